@@ -1,0 +1,162 @@
+"""What the program must know of an agent CLI, as pure functions: specs in, argv out; text in, facts out.
+
+An agent never does I/O. What it wants to know of a live session it declares as `Probe`s; the look
+collects them and hands the text back as `Facts`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+ActivityState = Literal["busy", "idle", "waiting", "unknown"]
+
+
+@dataclass(frozen=True)
+class Activity:
+    """What a live agent does, from which source, since when (seconds by the host's clock, None if untold)."""
+
+    state: ActivityState
+    source: str = ""  # "registry", "hook", "title", "screen": where it was read
+    since: float | None = None
+    detail: str = ""  # "permission prompt"
+
+
+UNKNOWN = Activity("unknown")
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One thing to read on the host at every look, under `key`.
+
+    `path` is a template: `{home}`, `{workdir}`, `{session_id}`, `{session_dir}` (our state directory of this
+    session), `{pid}` (the live agent's), `{NAME:-default}` (environment variable of the *agent's* environment,
+    with a default that may itself hold `{home}`). `*` and `?` glob; everything else is literal.
+
+    kind  "file"  the first 4 KiB of the file (no glob)
+          "tail"  the last 4 KiB of the file
+          "store" the files that make up the conversation: path, size and mtime of each, no content
+          "names" base names of the files that match, at most 20
+    """
+
+    key: str
+    kind: Literal["file", "tail", "store", "names"]
+    path: str
+
+
+@dataclass(frozen=True)
+class StoreFile:
+    """A file of a conversation on a host: absolute path, bytes, mtime in seconds."""
+
+    path: str
+    size: int
+    mtime: float
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the probes found: hostile text until the agent has checked it."""
+
+    texts: Mapping[str, str] = field(default_factory=dict)  # "file" and "tail" probes that found something
+    names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    store: tuple[StoreFile, ...] | None = None  # None: nobody asked, () : asked and nothing there
+    title: str = ""  # the terminal title, where the runtime has one
+    event: str = ""  # the last line of the session's `events` file
+    pid: int | None = None
+    started: str = ""  # start time of the pid as the kernel gives it (Linux: /proc/PID/stat field 22)
+
+
+@dataclass(frozen=True)
+class LaunchRequest:
+    """What a session wants of its agent for one launch. Strings may hold any character but NUL."""
+
+    command: str  # the program, as written in the specs or the agent's own name
+    workdir: str  # as written; `~/` allowed. Use the marker WORKDIR in argv where the real path is needed
+    session_dir: str  # our state directory of the session on the host (absolute)
+    session_id: str | None = None  # None: the CLI insists on its own
+    prompt: str | None = None
+    model: str | None = None
+    permission_mode: str | None = None
+    args: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    store: tuple[StoreFile, ...] = ()  # where the conversation lies, when resuming
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """How to run the agent once.
+
+    `files` are written to the session's directory before the launch (name -> text, no secrets), so argv and env
+    name them as `request.session_dir + "/NAME"`. `delivered` says whether the prompt is part of this invocation
+    ("argv", "stdin") or still has to be pasted ("paste") or was not asked for ("none").
+    """
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+    stdin: str | None = None
+    delivered: Literal["argv", "stdin", "paste", "none"] = "none"
+
+
+@dataclass(frozen=True)
+class Stop:
+    """How the agent ends cleanly: keys for a terminal (tmux names, one send each), then the signal."""
+
+    keys: tuple[str, ...] = ()
+    signal: Literal["TERM", "INT", "HUP"] = "TERM"
+
+
+# A value that only the host knows, inside a string of `argv`, `env` or `files`: the real path of the working
+# directory. It holds a NUL, which no text of a user can hold, so no prompt is ever mistaken for it.
+WORKDIR = "\0workdir\0"
+PROMPT_ARGV_LIMIT = 100_000  # bytes of UTF-8; Linux takes at most 128 KiB per argument
+
+
+class Agent(Protocol):
+    """A driver: one file in `reconciler/agents`, found by its name. Pure."""
+
+    name: str
+    command: str  # default program
+    install: str  # the command that installs it, for remedies
+    assigns_id: bool  # True: we choose the conversation id; False: it is read back with `conversation`
+    resumable: bool  # False: there is no conversation (shell)
+    activity_source: bool  # False: activity is never known
+    version_args: tuple[str, ...]
+    known_versions: str  # what the driver was verified with, e.g. "2.1"
+
+    def start(self, request: LaunchRequest) -> Invocation:
+        """Interactive, a new conversation with the id of the request."""
+
+    def resume(self, request: LaunchRequest) -> Invocation:
+        """Interactive, the same conversation; a prompt in the request is the next message."""
+
+    def turn(self, request: LaunchRequest) -> Invocation:
+        """Headless: one prompt, then exit 0."""
+
+    def resume_turn(self, request: LaunchRequest) -> Invocation:
+        """Headless: one more prompt in the same conversation."""
+
+    def probes(self, session_id: str | None) -> tuple[Probe, ...]:
+        """What to read at each look. `session_id` is None until it is known."""
+
+    def activity(self, facts: Facts) -> Activity:
+        """busy, idle, waiting or unknown, from the best source among the facts."""
+
+    def conversation(self, facts: Facts) -> str | None:
+        """The conversation id that the live process works on, where the agent says so."""
+
+    def exists(self, facts: Facts) -> bool | None:
+        """Whether the conversation can be resumed here; None when the facts do not tell."""
+
+    def ready(self, facts: Facts) -> bool | None:
+        """Past start-up and dialogs. None: no source, a live process is all that can be known."""
+
+    def paste_text(self, text: str) -> str:
+        """`text` as it must be pasted into the TUI so that the agent reads it as a message."""
+
+    def clean_stop(self) -> Stop:
+        """How to end it so that nothing is lost."""
+
+    def parse_version(self, output: str) -> str | None:
+        """The version in what `command version_args` printed."""

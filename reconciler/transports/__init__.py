@@ -1,0 +1,59 @@
+"""How to reach a machine: one narrow protocol, one file per way (`ssh`, `local`).
+
+A transport runs a command, reads and writes a file, and opens a channel; it knows nothing of agents,
+sessions or plans. Every foreign error leaves it as a `HostError` with a code and a remedy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+__all__ = ["Channel", "Completed", "Transport"]
+
+
+@dataclass(frozen=True)
+class Completed:
+    """What one command came to: exit status (128+N when a signal ended it), stdout and stderr as bytes."""
+
+    exit: int
+    out: bytes
+    err: bytes
+
+
+class Channel(Protocol):
+    """A running remote process: bytes in, bytes out."""
+
+    async def write(self, data: bytes) -> None:
+        """Send to its stdin. Raises HostError(dropped) when the far end is gone."""
+
+    async def read(self, limit: int = 65536) -> bytes:
+        """The next bytes of its stdout, at least one; b"" at the end. Raises HostError(dropped)."""
+
+    async def close(self) -> None:
+        """End the channel; safe to call twice."""
+
+
+class Transport(Protocol):
+    """One connection to one machine."""
+
+    async def run(
+        self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 30.0, limit: int = 16_000_000
+    ) -> Completed:
+        """Run a program to its end. More than `limit` bytes of output, or `timeout` seconds, is a HostError."""
+
+    async def open(self, argv: Sequence[str]) -> Channel:
+        """Start a program and keep its stdin and stdout open (no terminal)."""
+
+    async def terminal(self, argv: Sequence[str]) -> int:
+        """Run a program on the user's own terminal (raw mode, resize, signals); its exit status."""
+
+    async def read(self, path: str, limit: int = 16_000_000) -> bytes:
+        """A whole file (`~/` is the far home). FileNotFoundError, PermissionError as for `open`."""
+
+    async def write(self, path: str, data: bytes, mode: int = 0o600) -> None:
+        """Replace a file by way of a temporary name beside it and a rename."""
+
+    async def close(self) -> None:
+        """Close the connection; safe to call twice."""
