@@ -34,6 +34,7 @@ from reconciler.core.values import (
     Env,
     Flag,
     Labels,
+    Port,
     PositiveCount,
     PositiveDuration,
     Text,
