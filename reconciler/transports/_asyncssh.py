@@ -1,0 +1,437 @@
+"""The only file that knows the SSH library: connections, keys, trust, and its errors translated to ours."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar, cast
+
+import asyncssh
+
+from reconciler.errors import HostError
+from reconciler.transports import _ssh_failures as failures
+from reconciler.transports._known_hosts import add, lookup
+from reconciler.transports._ssh_failures import Attempt
+from reconciler.transports._ssh_options import SshOptions
+from reconciler.transports._ssh_sessions import Session
+
+__all__ = ["Connection", "close", "open_way", "start"]
+
+Connection = asyncssh.SSHClientConnection
+_Base = asyncssh.SSHClientConnectionOptions
+_CLOSE_TIMEOUT = 2.0
+_MOST_JUMPS = 8
+_DEFAULT_KEYS = ("id_rsa", "id_ecdsa", "id_ecdsa_sk", "id_ed25519", "id_ed25519_sk")
+_ECDSA = ("ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521")
+_HOST_KEY_ALGS = ("ssh-ed25519", *_ECDSA, "rsa-sha2-512", "rsa-sha2-256")
+# Also what a pinned key is looked for under: a host shows one key per connection, of the first kind both know.
+_HOST_KEY_KINDS = (_HOST_KEY_ALGS, _ECDSA, ("rsa-sha2-512", "rsa-sha2-256"))
+
+_S = TypeVar("_S", bound=Session)
+# Parsed once per version of a file: decrypting one key costs more than ten connections.
+_keys: dict[tuple[str, int, int, str | None], asyncssh.SSHKey] = {}
+
+
+async def open_way(name: str, options: SshOptions, env: Mapping[str, str]) -> list[Connection]:
+    """Connections to the jump hosts in order and then to the host that specs call `name`.
+
+    Raises HostError; all of it takes at most `options.connect_timeout` seconds.
+    """
+    opener = _Opener(name, env, options.connect_timeout)
+    try:
+        async with asyncio.timeout(options.connect_timeout):
+            await opener.open(options)
+    except TimeoutError:
+        await close(opener.connections)
+        raise failures.timed_out(opener.attempt, options.connect_timeout) from None
+    except BaseException:
+        await close(opener.connections)
+        raise
+    return opener.connections
+
+
+async def close(connections: Sequence[Connection]) -> None:
+    """Close the last one first; a host that does not answer any more is not waited for."""
+    for connection in reversed(connections):
+        connection.close()
+        try:
+            async with asyncio.timeout(_CLOSE_TIMEOUT):
+                await connection.wait_closed()
+        except TimeoutError:
+            connection.abort()
+
+
+async def start(name: str, connection: Connection, new: Callable[[], _S], command: str, **pty: Any) -> _S:
+    """A process on a channel of its own. Raises HostError; a cancelled start gives its channel back."""
+    task = asyncio.ensure_future(connection.create_session(cast("Any", new), command, **pty))
+    try:
+        _, session = await asyncio.shield(task)
+    except asyncio.CancelledError:
+        task.add_done_callback(_give_back)
+        raise
+    except asyncssh.ChannelOpenError as error:
+        if connection.is_closed():
+            raise failures.dropped(name) from None
+        raise failures.too_many_sessions(name, error.reason) from None
+    except (OSError, asyncssh.Error) as error:
+        raise failures.dropped(name, str(error)) from None
+    return cast("_S", session)
+
+
+def _give_back(task: asyncio.Future[Any]) -> None:
+    if not task.cancelled() and task.exception() is None:
+        task.result()[1].end()
+
+
+class _Opener:
+    """The way to one host: its jump hosts in order, then itself."""
+
+    def __init__(self, name: str, env: Mapping[str, str], seconds: float) -> None:
+        self.name = name
+        self.home = env.get("HOME") or os.path.expanduser("~")
+        self.agent_socket = env.get("SSH_AUTH_SOCK", "")
+        self.seconds = seconds
+        self.connections: list[Connection] = []
+        self.attempt = Attempt(name, name, 22, "")
+
+    def path(self, path: str) -> str:
+        """`path` with a leading `~/` in the home of `env`."""
+        return os.path.join(self.home, path[2:]) if path.startswith("~/") else path
+
+    async def open(self, options: SshOptions, jumps: int = 0) -> None:
+        """Connect, through jump hosts first, and put the connection at the end of `connections`."""
+        if jumps > _MOST_JUMPS:
+            raise HostError(f"{self.name}: more than {_MOST_JUMPS} jump hosts", code="protocol", retry=False)
+        try:
+            base = await asyncio.to_thread(self._resolve, options)
+        except (asyncssh.ConfigParseError, ValueError, OSError) as error:
+            raise HostError(
+                f"{self.name}: the SSH config cannot be used: {failures.printable(str(error))}",
+                code="protocol",
+                remedy=f"ssh -G {options.address}",
+                retry=False,
+            ) from None
+        if isinstance(base.tunnel, str):
+            for number, jump in enumerate(base.tunnel.split(",")):
+                await self.open(_jump_options(options, jump, first=number == 0), jumps + 1)
+        await self._open_one(options, base)
+
+    def _resolve(self, options: SshOptions) -> _Base:
+        """What the SSH config says of this host, with our own words on top."""
+        own: dict[str, Any] = {}
+        if options.user is not None:
+            own["username"] = options.user
+        if options.port is not None:
+            own["port"] = options.port
+        with self._config_files(options) as paths:
+            return _Base(config=paths, host=options.address, client_keys=None, known_hosts=None, agent_path=None, **own)
+
+    @contextlib.contextmanager
+    def _config_files(self, options: SshOptions) -> Iterator[list[str]]:
+        said = options.ssh_config
+        path = self.path(said) if isinstance(said, str) else os.path.join(self.home, ".ssh", "config")
+        paths = [path] if said is not False and (isinstance(said, str) or os.access(path, os.R_OK)) else []
+        if not options.ssh_options:
+            yield paths
+            return
+        with tempfile.NamedTemporaryFile("w", prefix="reconciler.") as file:
+            file.writelines(f"{key} {value}\n" for key, value in options.ssh_options)
+            file.flush()
+            yield [file.name, *paths]
+
+    async def _open_one(self, options: SshOptions, base: _Base) -> None:
+        at = self.attempt = Attempt(self.name, base.host, base.port, base.username)
+        at.pin = options.host_key or ""
+        files = base.config.get("UserKnownHostsFile")
+        if options.known_hosts_path == SshOptions.known_hosts_path and isinstance(files, list) and files:
+            paths = [self.path(str(path)) for path in files]
+        else:
+            paths = [self.path(options.known_hosts_path)]
+        at.known_hosts = paths[0]
+        name, port = (base.host_key_alias, 22) if base.host_key_alias else (base.host, base.port)
+        at.known = lookup([*paths, "/etc/ssh/ssh_known_hosts"], name, port)
+        trust = _Trust(at, options.host_key_policy)
+        async with self._credentials(options, base) as (keys, denied):
+            try:
+                connection = await self._try_kinds(trust, base, _arguments(options, base, keys))
+            except HostError as error:
+                raise denied if denied and error.code == "auth-denied" else error from None
+            finally:
+                # Only now has the host proven that the key is its own.
+                if trust.proven and trust.new_key and not at.pin:
+                    with contextlib.suppress(OSError):
+                        add(at.known_hosts, name, port, trust.new_key)
+        self.connections.append(connection)
+
+    async def _try_kinds(self, trust: _Trust, base: _Base, arguments: dict[str, Any]) -> Connection:
+        """Connect; for a pinned key, look at each kind of key that the host has before it is called wrong."""
+        kinds = _HOST_KEY_KINDS if trust.at.pin else _HOST_KEY_KINDS[:1]
+        wrong: HostError | None = None
+        for kind in kinds:
+            try:
+                return await self._connect(trust, base, arguments | trust.arguments(kind))
+            except HostError as error:
+                if error.code != "host-key-mismatch" and wrong is None:
+                    raise
+                wrong = wrong or error
+        assert wrong is not None
+        raise wrong
+
+    async def _connect(self, trust: _Trust, base: _Base, arguments: dict[str, Any]) -> Connection:
+        at = trust.at
+        try:
+            return await asyncssh.connect(
+                base.orig_host,
+                config=None,
+                options=base,
+                tunnel=self.connections[-1] if self.connections else None,
+                client_factory=lambda: _Client(trust),
+                **arguments,
+            )
+        except asyncssh.ChannelOpenError as error:
+            raise failures.from_jump(at, error.reason) from None
+        except (OSError, asyncssh.Error) as error:
+            raise _translate(at, error, self.seconds) from None
+        except (ValueError, UnicodeError) as error:
+            raise failures.broken(at, str(error)) from None
+
+    @contextlib.asynccontextmanager
+    async def _credentials(self, options: SshOptions, base: _Base) -> Any:
+        """Keys to offer in ssh's order (agent, then files), and the better error where they turn out too few."""
+        files, denied = await asyncio.to_thread(self._key_files, options, base)
+        agent = await self._agent(options, base)
+        try:
+            held = list(await agent.get_keys()) if agent else []
+        except ValueError:
+            held = []
+        wanted = self._identities(options, base)
+        only = options.identity is not None or bool(base.config.get("IdentitiesOnly"))
+        if only:
+            public = {blob for path in wanted if (blob := _public(path))}
+            held = [key for key in held if key.public_data in public]
+        loaded = {key.public_data for _, key in files}
+        held = [key for key in held if key.public_data not in loaded or not only]
+        self.attempt.tried = [f"{failures.printable(key.get_comment())} from the agent" for key in held]
+        self.attempt.tried += [path for path, _ in files]
+        self.attempt.tried += ["a password"] if options.password else []
+        if denied and not held:
+            raise denied
+        try:
+            yield [*held, *(_with_certificate(path, key) for path, key in files)], denied
+        finally:
+            if agent:
+                agent.close()
+                await agent.wait_closed()
+
+    async def _agent(self, options: SshOptions, base: _Base) -> asyncssh.SSHAgentClient | None:
+        path = str(base.config.get("IdentityAgent", "") or "")
+        path = self.path(path) if path and path != "SSH_AUTH_SOCK" else self.agent_socket
+        if not path or options.password:
+            return None
+        try:
+            return await asyncssh.connect_agent(path)
+        except OSError:
+            return None
+
+    def _identities(self, options: SshOptions, base: _Base) -> list[str]:
+        if options.identity is not None:
+            return [self.path(options.identity)]
+        said = base.config.get("IdentityFile")
+        names = said if isinstance(said, list) and said else [f"~/.ssh/{name}" for name in _DEFAULT_KEYS]
+        return [self.path(str(name)) for name in names]
+
+    def _key_files(
+        self, options: SshOptions, base: _Base
+    ) -> tuple[list[tuple[str, asyncssh.SSHKey]], HostError | None]:
+        """Key files that can be used. One that was named and cannot is an error, unless the agent holds it."""
+        found: list[tuple[str, asyncssh.SSHKey]] = []
+        if options.agent_only or options.password:
+            return found, None
+        for path in self._identities(options, base):
+            try:
+                found.append((path, _load_key(path, options.passphrase)))
+            except (OSError, asyncssh.KeyImportError, asyncssh.KeyEncryptionError) as error:
+                if options.identity is not None:
+                    return found, _unusable(self.attempt, path, options.passphrase, error)
+        return found, None
+
+
+def _arguments(options: SshOptions, base: _Base, keys: Sequence[object]) -> dict[str, Any]:
+    """What every connection is made with: no prompt, nothing forwarded, and no work that is not needed."""
+    interval: object = options.keepalive_interval
+    if interval == SshOptions.keepalive_interval:
+        interval = base.config.get("ServerAliveInterval", interval)
+    arguments: dict[str, Any] = {
+        "client_keys": list(keys) or None,
+        "agent_path": None,
+        "agent_identities": None,
+        "pkcs11_provider": None,
+        "public_key_auth": bool(keys),
+        "password": options.password,
+        "password_auth": options.password is not None,
+        "kbdint_auth": options.password is not None,
+        "host_based_auth": False,
+        "gss_auth": False,
+        "gss_kex": False,
+        "agent_forwarding": False,
+        "x11_forwarding": False,
+        "command": None,
+        "request_pty": False,
+        "encoding": None,
+        "connect_timeout": None,
+        "login_timeout": 0,
+        "keepalive_interval": interval,
+        "keepalive_count_max": options.keepalive_count,
+    }
+    if base.config.get("Ciphers") is None:
+        arguments["encryption_algs"] = "^aes128-gcm@openssh.com"
+    if options.compression:
+        arguments["compression_algs"] = "zlib@openssh.com,zlib,none"
+    return arguments
+
+
+class _Trust:
+    """Decides on a host key by the policy, and remembers why."""
+
+    def __init__(self, at: Attempt, policy: str) -> None:
+        self.at = at
+        self.policy = policy
+        self.new_key = ""
+        self.proven = False
+
+    def arguments(self, kind: Sequence[str]) -> dict[str, Any]:
+        """The keys this host is known by, and the kinds to ask it for: known ones first."""
+        if self.policy == "accept_all" and not self.at.pin:
+            return {"known_hosts": None}
+        trusted, authorities, revoked = [], [], []
+        for entry in self.at.known:
+            with contextlib.suppress(asyncssh.KeyImportError):
+                key = asyncssh.import_public_key(entry.key)
+                {"": trusted, "cert-authority": authorities, "revoked": revoked}[entry.marker].append(key)
+        if self.at.pin:
+            trusted, authorities = [], []
+        arguments: dict[str, Any] = {"known_hosts": (trusted, authorities, revoked)}
+        if not authorities:
+            known = [alg.decode() for key in trusted for alg in key.sig_algorithms if alg != b"ssh-rsa"]
+            arguments["server_host_key_algs"] = list(dict.fromkeys([*known, *kind]))
+        return arguments
+
+    def accepts(self, key: asyncssh.SSHKey) -> bool:
+        """Whether a key that is not known is good enough."""
+        at = self.at
+        at.offered_key = key.get_fingerprint()
+        if at.pin:
+            at.verdict = "" if at.offered_key == at.pin else "mismatch"
+            return not at.verdict
+        if any(not entry.marker for entry in at.known):
+            at.verdict = "changed"
+        elif self.policy == "strict":
+            at.verdict = "unknown"
+        else:
+            self.new_key = " ".join(key.export_public_key().decode().split()[:2])
+        return not at.verdict
+
+
+class _Client(asyncssh.SSHClient):
+    """The library's callbacks while a connection is made."""
+
+    def __init__(self, trust: _Trust) -> None:
+        self._trust = trust
+        self._connection: Connection | None = None
+
+    def connection_made(self, conn: Connection) -> None:
+        self._connection = conn
+        self._trust.at.connected = True
+
+    def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:
+        return self._trust.accepts(key)
+
+    def auth_banner_received(self, msg: str, lang: str) -> None:
+        self._trust.proven = True
+        self._trust.at.banner = failures.printable(msg)
+
+    def auth_completed(self) -> None:
+        self._trust.proven = True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._connection is not None and self._connection.get_extra_info("server_version"):
+            self._trust.at.greeted = True
+        self._trust.proven |= isinstance(exc, asyncssh.PermissionDenied)
+
+
+def _jump_options(options: SshOptions, jump: str, *, first: bool) -> SshOptions:
+    """A jump host, trusted by the same policy; only the first one's own ProxyJump counts, as with ssh."""
+    user, _, place = jump.strip().rpartition("@")
+    host, colon, port = place.rpartition(":")
+    if not colon or not port.isdigit() or place.endswith("]"):
+        host, port = place, ""
+    more = options.ssh_options if first else (*options.ssh_options, ("ProxyJump", "none"))
+    return replace(
+        options,
+        address=host.strip("[]"),
+        user=user or None,
+        port=int(port) if port else None,
+        host_key=None,
+        identity=None,
+        passphrase=None,
+        agent_only=False,
+        password=None,
+        ssh_options=tuple(item for item in more if first or item[0].lower() != "proxyjump" or item[1] == "none"),
+    )
+
+
+def _load_key(path: str, passphrase: str | None) -> asyncssh.SSHKey:
+    stat = os.stat(path)
+    mark = (path, stat.st_mtime_ns, stat.st_size, passphrase)
+    if mark not in _keys:
+        _keys[mark] = asyncssh.read_private_key(path, passphrase)
+    return _keys[mark]
+
+
+def _with_certificate(path: str, key: asyncssh.SSHKey) -> object:
+    try:
+        return key, asyncssh.read_certificate(f"{path}-cert.pub")
+    except (OSError, asyncssh.KeyImportError):
+        return key
+
+
+def _public(path: str) -> bytes | None:
+    """The public half that lies beside a key, by which the agent knows it."""
+    for name in (f"{path}.pub", path):
+        with contextlib.suppress(OSError, asyncssh.KeyImportError):
+            return asyncssh.read_public_key(name).public_data
+    return None
+
+
+def _unusable(at: Attempt, path: str, passphrase: str | None, error: Exception) -> HostError:
+    if isinstance(error, OSError):
+        at.tried = []
+        return failures.auth_denied(at, f": the key {path} cannot be read ({error.strerror})")
+    encrypted = isinstance(error, asyncssh.KeyEncryptionError) or "passphrase" in str(error).lower()
+    if encrypted and passphrase is None:
+        return failures.passphrase_needed(at.name, path)
+    if encrypted:
+        return failures.passphrase_needed(at.name, path, "does not open with the passphrase given")
+    return failures.auth_denied(at, f": {path} is not a private key ({failures.printable(str(error))})")
+
+
+def _translate(at: Attempt, error: Exception, seconds: float) -> HostError:
+    """The one door: an error of the library or the socket becomes one that people can act on."""
+    reason = str(error)
+    if isinstance(error, asyncssh.HostKeyNotVerifiable):
+        at.verdict = "revoked" if "revoked" in reason else at.verdict
+        return failures.key_refused(at)
+    if isinstance(error, asyncssh.PermissionDenied) or "Too many authentication failures" in reason:
+        return failures.auth_denied(at)
+    if isinstance(error, asyncssh.ConnectionLost):
+        return failures.lost(at, reason)
+    if isinstance(error, asyncssh.KeyExchangeFailed) and at.pin:
+        at.verdict = "mismatch"
+        return failures.key_refused(at)
+    if isinstance(error, OSError):
+        return failures.from_os_error(at, error, seconds)
+    return failures.broken(at, reason)

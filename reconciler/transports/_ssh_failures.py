@@ -1,0 +1,195 @@
+"""What can go wrong on the way to a host, each as one error with its code and a remedy to copy."""
+
+from __future__ import annotations
+
+import errno
+import re
+import shlex
+import socket
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from reconciler.errors import HostError
+from reconciler.transports._known_hosts import Entry, name_of
+
+_LONGEST = 200
+_ROUTE = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.ENETDOWN, errno.EHOSTDOWN}
+
+
+def printable(text: str) -> str:
+    """Words of a host as one harmless line of bounded length: no control, format or bidi characters."""
+    kept = "".join(" " if c.isspace() else c for c in text[: _LONGEST * 8] if c.isspace() or _visible(c))
+    line = " ".join(kept.split())
+    return line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…"
+
+
+def _visible(character: str) -> bool:
+    return not unicodedata.category(character).startswith("C")
+
+
+@dataclass
+class Attempt:
+    """What is known of one try to connect, filled in as it goes on."""
+
+    name: str
+    host: str
+    port: int
+    user: str
+    connected: bool = False
+    greeted: bool = False
+    banner: str = ""
+    tried: list[str] = field(default_factory=list)
+    offered_key: str = ""
+    known: list[Entry] = field(default_factory=list)
+    verdict: str = ""
+    known_hosts: str = ""
+    pin: str = ""
+    agent: bool = False
+
+    @property
+    def where(self) -> str:
+        """`NAME (USER@HOST:PORT)`, for messages."""
+        return f"{self.name} ({self.user}@{self.host}:{self.port})"
+
+    def command(self, *words: str) -> str:
+        """A line to copy into a shell."""
+        return shlex.join(words)
+
+
+def key_refused(at: Attempt) -> HostError:
+    """The host's key is not the one to trust: unknown, changed, revoked, or not the pinned one."""
+    known = name_of(at.host, at.port)
+    lines = ", ".join(f"{entry.path}:{entry.line}" for entry in at.known)
+    offered = f"it offers {at.offered_key}" if at.offered_key else "it offers another"
+    if at.verdict == "mismatch":
+        return _never("host-key-mismatch", f"{at.where}: the host key is not the pinned {at.pin}; {offered}", _scan(at))
+    if at.verdict == "revoked":
+        return _never("host-key-mismatch", f"{at.where}: its host key is revoked at {lines}; {offered}", _scan(at))
+    if at.verdict == "changed":
+        path = next((entry.path for entry in at.known), at.known_hosts)
+        remedy = f"if the change is expected: {at.command('ssh-keygen', '-R', known, '-f', path)}"
+        return _never(
+            "host-key-changed", f"{at.where}: the host key differs from the one at {lines}; {offered}", remedy
+        )
+    remedy = f"compare the fingerprint, then: {_scan(at)} >> {shlex.quote(at.known_hosts)}"
+    return _never("host-key-unknown", f"{at.where}: the host key is not in {at.known_hosts}; {offered}", remedy)
+
+
+def _scan(at: Attempt) -> str:
+    return at.command("ssh-keyscan", "-p", str(at.port), at.host)
+
+
+def auth_denied(at: Attempt, more: str = "") -> HostError:
+    """No key, or none that the host takes."""
+    tried = f"tried {', '.join(at.tried)}" if at.tried else "there was no key to try"
+    said = f'; the host says: "{at.banner}"' if at.banner else ""
+    path = next((name for name in at.tried if name.startswith(("/", "~"))), "")
+    key = ("-i", path) if path else ()
+    remedy = at.command("ssh-copy-id", *key, "-p", str(at.port), f"{at.user}@{at.host}")
+    if not at.tried:
+        remedy = f"ssh-add, or ssh-keygen -t ed25519; then {remedy}"
+    return _never("auth-denied", f"{at.where}: permission denied ({tried}){more}{said}", remedy)
+
+
+def passphrase_needed(name: str, path: str, why: str = "is encrypted") -> HostError:
+    """An explicitly named key file that cannot be used without its passphrase."""
+    return _never("passphrase-needed", f"{name}: the key {path} {why}", f"ssh-add {shlex.quote(path)}")
+
+
+def timed_out(at: Attempt, seconds: float) -> HostError:
+    """The way was not open in time; says how far it got."""
+    if at.greeted:
+        how = f"began to speak SSH but did not let us in within {seconds:g} s"
+    elif at.connected:
+        how = f"accepts connections but did not speak SSH within {seconds:g} s"
+    else:
+        how = f"did not answer within {seconds:g} s"
+    remedy = at.command("ssh", "-v", "-p", str(at.port), f"{at.user}@{at.host}", "true")
+    return HostError(f"{at.where} {how}", code="timed-out", remedy=remedy)
+
+
+def from_os_error(at: Attempt, error: OSError, seconds: float) -> HostError:
+    """Errors of the socket and of the resolver."""
+    if isinstance(error, socket.gaierror):
+        message = f"{at.name}: the name {at.host} does not resolve ({printable(str(error.strerror))})"
+        return HostError(message, code="name-not-resolved", remedy=at.command("getent", "hosts", at.host))
+    number = error.errno or _first_errno(str(error))
+    if isinstance(error, TimeoutError) or number == errno.ETIMEDOUT:
+        return timed_out(at, seconds)
+    if number == errno.ECONNREFUSED:
+        return refused(at)
+    if number in _ROUTE:
+        message = f"{at.where}: no route to it"
+        return HostError(message, code="no-route", remedy=at.command("ip", "route", "get", at.host))
+    return lost(at, str(error.strerror or error))
+
+
+def from_jump(at: Attempt, reason: str) -> HostError:
+    """A jump host could not open the way further; `reason` is its own words."""
+    lower = reason.lower()
+    if "prohibited" in lower:
+        return _never("refused", f"{at.where}: the jump host forbids forwarding", "AllowTcpForwarding yes, on it")
+    if "name or service" in lower or "resolve" in lower:
+        message = f"{at.name}: the jump host cannot resolve {at.host}"
+        return HostError(message, code="name-not-resolved", remedy="use a name or address that the jump host knows")
+    if "route" in lower or "unreachable" in lower:
+        return HostError(f"{at.where}: no route from the jump host", code="no-route")
+    if "timed out" in lower:
+        return timed_out(at, 0)
+    return refused(at, f"from the jump host: {printable(reason)}")
+
+
+def refused(at: Attempt, more: str = "nothing listens there, or a firewall says no") -> HostError:
+    """Connection refused."""
+    remedy = f"on {at.host}: sudo systemctl start ssh"
+    return HostError(f"{at.where} refuses the connection ({more})", code="refused", remedy=remedy)
+
+
+def lost(at: Attempt, reason: str) -> HostError:
+    """The connection ended while it was being made."""
+    if at.connected and not at.greeted:
+        message = f"{at.where} hung up without speaking SSH: no SSH server, or one that is too busy (MaxStartups)"
+        remedy = at.command("ssh-keyscan", "-p", str(at.port), at.host)
+        return HostError(message, code="protocol", remedy=remedy)
+    return HostError(f"{at.where} dropped the connection ({printable(reason)})", code="dropped")
+
+
+def broken(at: Attempt, reason: str) -> HostError:
+    """What came is not SSH as we can speak it."""
+    remedy = at.command("ssh", "-v", "-p", str(at.port), f"{at.user}@{at.host}", "true")
+    return _never("protocol", f"{at.where}: {printable(reason)}", remedy)
+
+
+def dropped(name: str, reason: str = "") -> HostError:
+    """An open connection ended."""
+    why = f" ({printable(reason)})" if reason else ""
+    return HostError(f"{name}: the connection was lost{why}", code="dropped")
+
+
+def too_many_sessions(name: str, reason: str) -> HostError:
+    """The host opens no further channel on this connection."""
+    message = f"{name}: the host opens no further session on this connection ({printable(reason)})"
+    return HostError(message, code="too-many-sessions", remedy="raise MaxSessions in the host's sshd_config")
+
+
+def no_answer(name: str, argv: Sequence[str], seconds: float) -> HostError:
+    """A command did not end in time."""
+    message = f"{name}: {argv[0]} did not end within {seconds:g} s and was ended"
+    return HostError(message, code="timed-out", remedy="see what it waits for, or allow it more time")
+
+
+def overrun(name: str, argv: Sequence[str], limit: int) -> HostError:
+    """A command said more than it may."""
+    message = f"{name}: {argv[0]} gave more than {limit} bytes and was cut off"
+    return HostError(message, code="protocol", retry=False)
+
+
+def _never(code: str, message: str, remedy: str) -> HostError:
+    return HostError(message, code=code, remedy=remedy, retry=False)
+
+
+def _first_errno(text: str) -> int:
+    """asyncio folds the failures of several addresses into one text."""
+    found = re.search(r"\[Errno (\d+)\]", text)
+    return int(found[1]) if found else 0

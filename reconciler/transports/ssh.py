@@ -1,0 +1,149 @@
+"""SSH as a transport: one connection per host, and a channel on it for everything that runs there."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+from collections.abc import Mapping, Sequence
+
+from reconciler.transports import Completed, _asyncssh, _terminal
+from reconciler.transports import _ssh_failures as failures
+from reconciler.transports._login_shell import command_line
+from reconciler.transports._remote_files import READ, WRITE, answer, failed_read, failed_write
+from reconciler.transports._ssh_options import SshOptions, from_spec
+from reconciler.transports._ssh_sessions import Collector, Session, Stream
+
+__all__ = ["SshOptions", "SshTransport", "connect", "from_spec"]
+
+_OPEN_TIMEOUT = 30.0
+# A file moves at no less than this, in bytes a second, before a write counts as stuck.
+_SLOWEST = 250_000
+# What programs leave switched on when the line to them breaks: alternate screen, hidden cursor, mouse, paste.
+_CALM_TERMINAL = b"\x1b[?1049l\x1b[?25h\x1b[0m\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?2004l\r\n"
+
+
+async def connect(name: str, host: SshOptions, *, env: Mapping[str, str] | None = None) -> SshTransport:
+    """One connection to the host that specs call `name`, through its jump hosts.
+
+    `env` stands for this process's environment (HOME, SSH_AUTH_SOCK). Raises HostError with a code and a remedy;
+    all of it takes at most `host.connect_timeout` seconds.
+    """
+    return SshTransport(name, await _asyncssh.open_way(name, host, os.environ if env is None else env))
+
+
+class SshTransport:
+    """An open connection; `connect` makes it."""
+
+    def __init__(self, name: str, way: list[_asyncssh.Connection]) -> None:
+        self.name = name
+        self._way = way
+        self._connection = way[-1]
+
+    async def run(
+        self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 30.0, limit: int = 16_000_000
+    ) -> Completed:
+        """Run a program to its end and to the end of its output.
+
+        More than `limit` bytes of output, or `timeout` seconds, ends it: HostError.
+        """
+        session: Collector | None = None
+        command = command_line(argv)
+        try:
+            async with asyncio.timeout(timeout):
+                session = await _asyncssh.start(self.name, self._connection, lambda: Collector(limit), command)
+                _feed(session, stdin)
+                await asyncio.shield(session.done)
+        except TimeoutError:
+            raise failures.no_answer(self.name, argv, timeout) from None
+        finally:
+            if session is not None and not session.done.done():
+                session.end()
+        if session.overrun:
+            raise failures.overrun(self.name, argv, limit)
+        if session.exit is None:
+            raise failures.dropped(self.name, str(session.lost or ""))
+        return Completed(session.exit, bytes(session.out), bytes(session.err))
+
+    async def open(self, argv: Sequence[str]) -> Stream:
+        """Start a program and keep its stdin and stdout open (no terminal); its stderr goes nowhere."""
+        command = command_line(argv)
+        try:
+            async with asyncio.timeout(_OPEN_TIMEOUT):
+                return await _asyncssh.start(self.name, self._connection, lambda: Stream(self.name), command)
+        except TimeoutError:
+            raise failures.no_answer(self.name, argv, _OPEN_TIMEOUT) from None
+
+    async def terminal(self, argv: Sequence[str]) -> int:
+        """Run a program on the user's own terminal (raw mode, resize, signals); its exit status."""
+        pty = {
+            "request_pty": "force",
+            "term_type": os.environ.get("TERM", "xterm-256color"),
+            "term_size": _terminal.size(),
+        }
+        session = await _asyncssh.start(self.name, self._connection, _Screen, command_line(argv), **pty)
+        with _terminal.raw(), _terminal.on_resize(session.resized), _terminal.keys(session.pressed):
+            try:
+                await asyncio.shield(session.done)
+            finally:
+                session.end()
+            if session.exit is None:
+                _terminal.show(_CALM_TERMINAL)
+        if session.exit is None:
+            raise failures.dropped(self.name, str(session.lost or ""))
+        return session.exit
+
+    async def read(self, path: str, limit: int = 16_000_000) -> bytes:
+        """A whole file (`~/` is the far home). FileNotFoundError, PermissionError as for `open`."""
+        nonce = secrets.token_hex(8)
+        done = await self.run(("sh", "-c", READ, "read", nonce, path), limit=limit + 65536)
+        word, data = answer(nonce, done.out)
+        if error := failed_read(word, path):
+            raise error
+        if done.exit:
+            raise OSError(5, failures.printable(done.err.decode(errors="replace")), path)
+        if len(data) > limit:
+            raise failures.overrun(self.name, ("read", path), limit)
+        return data
+
+    async def write(self, path: str, data: bytes, mode: int = 0o600) -> None:
+        """Replace a file by way of a temporary name beside it and a rename; errors as for `open`."""
+        nonce = secrets.token_hex(8)
+        argv = ("sh", "-c", WRITE, "write", nonce, path, f"{mode:o}", str(len(data)))
+        done = await self.run(argv, stdin=data, timeout=30.0 + len(data) / _SLOWEST)
+        if error := failed_write(answer(nonce, done.out)[0], done.err, path):
+            raise error
+
+    async def close(self) -> None:
+        """Close the connection and those it goes through; safe to call twice."""
+        await _asyncssh.close(self._way)
+
+
+def _feed(session: Session, stdin: bytes) -> None:
+    # A program may end without reading: that is its own affair.
+    with contextlib.suppress(OSError):
+        if session.wire is not None:
+            session.wire.write(stdin)
+            session.wire.write_eof()
+
+
+class _Screen(Session):
+    """A remote program on the local terminal."""
+
+    def data_received(self, data: bytes, datatype: int | None) -> None:
+        _terminal.show(data)
+
+    def pressed(self, data: bytes) -> None:
+        """Keys, or b"" at the end of them."""
+        with contextlib.suppress(OSError):
+            if self.wire is not None and not self.wire.is_closing():
+                if data:
+                    self.wire.write(data)
+                else:
+                    self.wire.write_eof()
+
+    def resized(self) -> None:
+        """Tell the far terminal our size."""
+        if self.wire is not None and not self.wire.is_closing():
+            self.wire.change_terminal_size(*_terminal.size())
