@@ -10,6 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from reconciler.core.observed import Facts, StoreFile
+
+__all__ = [
+    "PROMPT_ARGV_LIMIT", "UNKNOWN", "WORKDIR", "Activity", "ActivityState", "Agent", "Facts", "Invocation",
+    "LaunchRequest", "Probe", "Stop", "StoreFile",
+]  # fmt: skip
+
 ActivityState = Literal["busy", "idle", "waiting", "unknown"]
 
 
@@ -43,28 +50,6 @@ class Probe:
     key: str
     kind: Literal["file", "tail", "store", "names"]
     path: str
-
-
-@dataclass(frozen=True)
-class StoreFile:
-    """A file of a conversation on a host: absolute path, bytes, mtime in seconds."""
-
-    path: str
-    size: int
-    mtime: float
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What the probes found: hostile text until the agent has checked it."""
-
-    texts: Mapping[str, str] = field(default_factory=dict)  # "file" and "tail" probes that found something
-    names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    store: tuple[StoreFile, ...] | None = None  # None: nobody asked, () : asked and nothing there
-    title: str = ""  # the terminal title, where the runtime has one
-    event: str = ""  # the last line of the session's `events` file
-    pid: int | None = None
-    started: str = ""  # start time of the pid as the kernel gives it (Linux: /proc/PID/stat field 22)
 
 
 @dataclass(frozen=True)

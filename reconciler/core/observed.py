@@ -1,0 +1,309 @@
+"""What truly runs: the answer of one look at a host, parsed and checked. Unknown is a type.
+
+A look prints lines `kind TAB name TAB json` and ends with `end TAB nonce TAB count`. Without that trailer the look
+failed and the host is unknown. Everything in it is hostile until it is checked here.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from reconciler.core.record import Record, parse_record
+from reconciler.errors import HostError
+
+State = Literal["starting", "running", "exited", "lost", "stopped", "broken", "unknown"]
+NAME = re.compile(r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?")
+LOOK_LIMIT = 8_000_000  # bytes: more than any honest host has to say
+
+
+@dataclass(frozen=True)
+class StoreFile:
+    """A file of a conversation on a host: absolute path, bytes, mtime in seconds."""
+
+    path: str
+    size: int
+    mtime: float
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What an agent's probes found: hostile text until the agent has checked it."""
+
+    texts: Mapping[str, str] = field(default_factory=dict)  # "file" and "tail" probes that found something
+    names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    store: tuple[StoreFile, ...] | None = None  # None: nobody asked, (): asked and nothing there
+    title: str = ""  # the terminal title, where the runtime has one
+    event: str = ""  # the last line of the session's `events` file
+    pid: int | None = None
+    started: str = ""  # start time of the pid as the kernel gives it (Linux: /proc/PID/stat field 22)
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process as its pid file says and the kernel confirms or denies; `alive` None: cannot tell."""
+
+    pid: int
+    start: str
+    incarnation: int
+    group: int
+    alive: bool | None
+
+
+@dataclass(frozen=True)
+class Exit:
+    """How the agent of one incarnation ended: code, time by the host's clock, our own error word and its detail."""
+
+    code: int
+    at: int
+    incarnation: int
+    error: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class SessionSeen:
+    """One session on a reachable host. `incarnation` is the host's own count, which operations must name."""
+
+    name: str
+    state: State
+    record: Record | None
+    incarnation: int
+    process: Process | None = None
+    exit: Exit | None = None
+    facts: Facts = Facts()
+    attached: int = 0  # terminals attached to it
+    trouble: str = ""  # why it is broken or unknown
+
+    @property
+    def live(self) -> bool:
+        """Whether a process of it may exist: all but proven death counts."""
+        return self.state in ("starting", "running", "unknown", "broken")
+
+
+@dataclass(frozen=True)
+class Reached:
+    """A host that answered in full."""
+
+    name: str
+    hostname: str
+    user: str
+    home: str
+    system: str
+    machine: str
+    boot: str
+    state_dir: str
+    now: int
+    fence: int
+    path: str = ""
+    tmux: str = ""
+    shell: str = ""
+    sessions: Mapping[str, SessionSeen] = field(default_factory=dict)
+    commands: Mapping[str, str] = field(default_factory=dict)  # command -> absolute path, "" when not found
+    directories: Mapping[str, str] = field(default_factory=dict)  # directory -> real path, "" when missing
+    foreign: tuple[str, ...] = ()  # names below sessions/ that are none of ours
+
+
+@dataclass(frozen=True)
+class Unreached:
+    """A host that did not answer, or not in full: nothing is known of it, and nothing is done there."""
+
+    name: str
+    code: str
+    message: str
+    remedy: str = ""
+
+
+HostSeen = Reached | Unreached
+
+
+@dataclass(frozen=True)
+class Observed:
+    """The fleet at one moment."""
+
+    hosts: Mapping[str, HostSeen]
+
+
+def _bad(name: str, why: str, code: str = "look-failed") -> HostError:
+    return HostError(f"{name}: {why}", code=code, remedy=f"reconciler exec {name} -- true")
+
+
+def clean(text: object, limit: int = 4096) -> str:
+    """Text of a host as it may be shown: no control characters, bounded."""
+    return "".join(c for c in str(text)[:limit] if c.isprintable())
+
+
+@dataclass
+class _Raw:
+    """The lines of one session, sorted by kind."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    processes: list[Process] = field(default_factory=list)
+    exits: list[Exit] = field(default_factory=list)
+    texts: dict[str, str] = field(default_factory=dict)
+    names: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    store: tuple[StoreFile, ...] | None = None
+
+
+def parse_look(host: str, nonce: str, answer: bytes) -> Reached:
+    """Turn the answer of a look into facts. Raises HostError (look-truncated, look-failed)."""
+    if len(answer) > LOOK_LIMIT:
+        raise _bad(host, "the answer to the look is too long")
+    lines = answer.decode("utf-8", "replace").split("\n")
+    parts = [line.split("\t", 2) for line in lines if line]
+    if not parts or parts[-1][:2] != ["end", nonce] or parts[-1][-1] != str(len(parts) - 1):
+        raise _bad(host, "the answer to the look was cut short", "look-truncated")
+    facts: dict[str, Any] | None = None
+    sessions: dict[str, _Raw] = {}
+    found: dict[str, dict[str, str]] = {"command": {}, "directory": {}}
+    foreign: list[str] = []
+    for part in parts[:-1]:
+        if len(part) != 3:
+            raise _bad(host, "the answer to the look has a line that is none")
+        kind, name, text = part
+        if kind == "host":
+            facts = _table(host, text)
+        elif kind == "check" and name in found:
+            data = _table(host, text)
+            found[name][str(data.get("value"))] = clean(data.get("found", ""))
+        elif kind == "foreign":
+            foreign.append(clean(text, 80))
+        elif NAME.fullmatch(name):
+            _take(sessions.setdefault(name, _Raw()), kind, text)
+    if facts is None:
+        raise _bad(host, "the answer to the look does not say whose it is")
+    seen = {name: _session(name, raw) for name, raw in sessions.items() if "session" in raw.values}
+    return _reached(host, facts, seen, found, tuple(foreign))
+
+
+def _table(host: str, text: str) -> dict[str, Any]:
+    try:
+        data = json.loads(text)
+    except ValueError as error:
+        raise _bad(host, f"the answer to the look is not what it should be: {error}") from None
+    if not isinstance(data, dict):
+        raise _bad(host, "the answer to the look is not what it should be")
+    return data
+
+
+def _reached(
+    host: str,
+    facts: Mapping[str, Any],
+    sessions: Mapping[str, SessionSeen],
+    found: Mapping[str, dict[str, str]],
+    foreign: tuple[str, ...],
+) -> Reached:
+    now, fence = facts.get("now"), facts.get("fence")
+    home, state = facts.get("home"), facts.get("state")
+    if not isinstance(now, int) or not isinstance(fence, int) or not facts.get("boot"):
+        raise _bad(host, "the host does not say its time, fence or boot id")
+    if not all(isinstance(p, str) and p.startswith("/") and clean(p) == p for p in (home, state)):
+        raise _bad(host, "the host's home or state directory is no absolute path")
+    words = {
+        key: clean(facts.get(key, "")) for key in ("hostname", "user", "system", "machine", "boot", "tmux", "shell")
+    }
+    return Reached(
+        name=host, home=str(home), state_dir=str(state), now=now, fence=fence, path=clean(facts.get("path", ""), 16384),
+        sessions=sessions, commands=found["command"], directories=found["directory"], foreign=foreign, **words,
+    )  # fmt: skip
+
+
+def _take(raw: _Raw, kind: str, text: str) -> None:
+    """Sort one line of a session; a line that makes no sense is kept as trouble, never as absence."""
+    if kind in ("record", "event"):
+        raw.values[kind] = text
+        return
+    try:
+        data = json.loads(text)
+        if not isinstance(data, dict):
+            raise ValueError("not a table")
+        _take_table(raw, kind, data)
+    except (ValueError, KeyError, TypeError) as error:
+        raw.values["trouble"] = f"its {clean(kind, 20)} on the host cannot be read: {clean(error, 200)}"
+
+
+def _take_table(raw: _Raw, kind: str, data: dict[str, Any]) -> None:
+    match kind:
+        case "process":
+            alive = data["alive"]
+            if not (alive is None or isinstance(alive, bool)):
+                raise ValueError("alive is neither true, false nor null")
+            raw.processes.append(
+                Process(int(data["pid"]), str(data["start"]), int(data["incarnation"]), int(data["group"]), alive)
+            )
+        case "exit":
+            raw.exits.append(
+                Exit(
+                    int(data["code"]), int(data["at"]), int(data["incarnation"]),
+                    clean(data.get("error", ""), 40), clean(data.get("detail", "")),
+                )
+            )  # fmt: skip
+        case "fact":
+            raw.texts[str(data["key"])] = _decode(str(data["data"]))
+        case "names":
+            found = raw.names.get(str(data["key"]), ())
+            raw.names[str(data["key"])] = (*found, str(data["base"])) if "base" in data else found
+        case "store":
+            raw.store = raw.store or ()
+            if "path" in data:
+                raw.store += (StoreFile(str(data["path"]), int(data["size"]), float(data["mtime"])),)
+        case _:
+            raw.values[kind] = data
+
+
+def _decode(data: str) -> str:
+    try:
+        return base64.b64decode(data, validate=True).decode("utf-8", "replace")
+    except binascii.Error as error:
+        raise ValueError("not base64") from error
+
+
+def _session(name: str, raw: _Raw) -> SessionSeen:
+    incarnation = int(raw.values["session"].get("incarnation", 0))
+    record, trouble = None, str(raw.values.get("trouble", ""))
+    if "record" in raw.values:
+        try:
+            record = parse_record(raw.values["record"])
+        except ValueError as error:
+            trouble = f"its record on the host cannot be read: {clean(error, 200)}"
+    process = max(raw.processes, key=lambda p: (p.alive is True, p.alive is None, p.incarnation), default=None)
+    ended = max((e for e in raw.exits if e.incarnation == incarnation), key=lambda e: e.at, default=None)
+    pane = raw.values.get("pane", {})
+    alive = process is not None and process.alive is True
+    facts = Facts(
+        texts=raw.texts, names=raw.names, store=raw.store, event=raw.values.get("event", ""),
+        title=clean(pane.get("title", ""), 200),
+        pid=process.pid if process and alive else None, started=process.start if process and alive else "",
+    )  # fmt: skip
+    state, why = _state(raw, record, process, ended)
+    attached = pane.get("attached", 0)
+    return SessionSeen(
+        name=name, state=state, record=record, incarnation=incarnation, process=process, exit=ended,
+        facts=facts, attached=attached if isinstance(attached, int) else 0, trouble=trouble or why,
+    )  # fmt: skip
+
+
+def _state(raw: _Raw, record: Record | None, process: Process | None, ended: Exit | None) -> tuple[State, str]:
+    if "trouble" in raw.values or ("record" in raw.values and record is None):
+        return "broken", "its files on the host cannot be read"
+    if process is not None and process.alive is None:
+        return "unknown", f"nobody can tell whether pid {process.pid} lives"
+    if process is not None and process.alive:
+        return ("running", "") if record else ("broken", "a process runs without a record")
+    if "lock" in raw.values:
+        return "starting", "an operation is at work on it"
+    if record is None:
+        return "stopped", "no record was written"
+    if record.intent == "stopped":
+        return "stopped", ""
+    if ended is not None:
+        return "exited", ""
+    pane = raw.values.get("pane")
+    if pane is not None and not pane.get("dead"):
+        return "starting", "its terminal is there, its agent not yet"
+    return "lost", "its record says it runs, its process is proven gone"

@@ -1,0 +1,258 @@
+"""The shell texts of a look and of the operations under the guard, made from data. Quotes; decides nothing."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from reconciler.core.agent import WORKDIR, Invocation, Probe
+from reconciler.core.record import Record
+from reconciler.errors import HostError, OperationError
+from reconciler.runtimes import Runtime
+from reconciler.runtimes.scripts import text
+from reconciler.transports.quoting import quote
+
+_PLACEHOLDER = re.compile(
+    r"\{(?:(?P<name>home|workdir|session_dir)|(?P<variable>[A-Za-z_][A-Za-z0-9_]*):-(?P<default>(?:[^{}]|\{home\})*))\}"
+)
+_HERE = {"home": "$HOME", "workdir": "$workdir", "session_dir": "$dir"}
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """Under which name an operation acts: fleet, controller, the fence it carries, seconds its lease lasts."""
+
+    fleet: str
+    holder: str
+    fence: int = 0
+    ttl: int = 60
+
+
+@dataclass(frozen=True)
+class Launch:
+    """All that one launch needs. `environment` holds resolved secrets: it travels on stdin and a FIFO only."""
+
+    session: str
+    expect: int
+    record: Record
+    command: str
+    invocation: Invocation
+    workdir: str
+    probes: tuple[Probe, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+    shell: str = ""
+    tmux_conf: str = ""
+    conversation: str = ""
+
+
+def look_definition() -> str:
+    """What a long-lived shell is told once; it defines `reconciler_look`."""
+    return text("common") + text("look")
+
+
+def look_call(fleet: str, nonce: str, checks: Sequence[tuple[str, str]] = ()) -> str:
+    """One line that makes that shell look. `checks` are pairs of "command" or "directory" and a value."""
+    return quote(["reconciler_look", fleet, nonce, *(word for check in checks for word in check)]) + "\n"
+
+
+def _value(value: str) -> str:
+    """A shell word for `value`, with the marker of the working directory as the variable that holds it."""
+    return '"$workdir"'.join(quote([part]) for part in value.split(WORKDIR))
+
+
+def _settings(**values: str | int) -> str:
+    return "".join(f"{name}={quote([str(value)])}\n" for name, value in values.items())
+
+
+def _script(
+    runtime: Runtime | None, credentials: Credentials, op: str, nonce: str, body: str, **more: str | int
+) -> str:
+    settings = _settings(
+        FLEET=credentials.fleet,
+        HOLDER=credentials.holder,
+        FENCE=credentials.fence,
+        TTL=credentials.ttl,
+        OP=op,
+        NONCE=nonce,
+        **more,
+    )
+    # One compound command, so that the shell has read all of it before it begins: nothing of the text is left
+    # on stdin when the connection breaks.
+    library = text("common") + text("guard") + (runtime.script if runtime else "")
+    return settings + library + "{\n" + body + "\nexit 0\n}\n"
+
+
+def lease_operation(credentials: Credentials, nonce: str, dead: str = "") -> str:
+    """Acquire the lease, which raises the fence. `dead` names a holder whose death is proven."""
+    return _script(None, credentials, "lease", nonce, "guard ''", DEAD=dead)
+
+
+def release_operation(credentials: Credentials, nonce: str) -> str:
+    """Give the lease back."""
+    return _script(None, credentials, "unlease", nonce, "guard ''")
+
+
+def launch_operation(runtime: Runtime, credentials: Credentials, op: str, nonce: str, launch: Launch) -> str:
+    """Write the record, then start the agent through its wrapper."""
+    end = secrets.token_hex(16)
+    return _script(
+        runtime,
+        credentials,
+        op,
+        nonce,
+        f"guard session-{launch.session}\nop_launch",
+        NAME=launch.session,
+        EXPECT=launch.expect,
+        INCARNATION=launch.record.incarnation,
+        RECORD=launch.record.to_json(),
+        LAUNCH=launch_text(credentials.fleet, launch, end),
+        EXPORTS=exports(launch.environment),
+        END=end,
+        CONVERSATION=launch.conversation,
+        RECONCILER_SHELL=launch.shell,
+        TMUX_CONF=launch.tmux_conf,
+    )
+
+
+def stop_operation(
+    runtime: Runtime,
+    credentials: Credentials,
+    op: str,
+    nonce: str,
+    *,
+    session: str,
+    expect: int,
+    keys: Sequence[str],
+    signal: str,
+    record: Record,
+) -> str:
+    """End the agent: its keys, then the signal, then KILL; then write the record."""
+    return _script(
+        runtime,
+        credentials,
+        op,
+        nonce,
+        f"guard session-{session}\nop_stop",
+        NAME=session,
+        EXPECT=expect,
+        KEYS=" ".join(keys),
+        SIGNAL=signal,
+        RECORD=record.to_json(),
+    )
+
+
+def send_operation(
+    runtime: Runtime,
+    credentials: Credentials,
+    op: str,
+    nonce: str,
+    *,
+    session: str,
+    expect: int,
+    message: str,
+    record: Record | None,
+) -> str:
+    """Paste one message into the session's terminal and submit it."""
+    return _script(
+        runtime,
+        credentials,
+        op,
+        nonce,
+        f"guard session-{session}\nop_send",
+        NAME=session,
+        EXPECT=expect,
+        TEXT=message,
+        RECORD=record.to_json() if record else "",
+    )
+
+
+def record_operation(credentials: Credentials, op: str, nonce: str, record: Record, expect: int) -> str:
+    """Replace the record of a session that goes on as it is."""
+    return _script(
+        None,
+        credentials,
+        op,
+        nonce,
+        f"guard session-{record.name}\nop_record",
+        NAME=record.name,
+        EXPECT=expect,
+        RECORD=record.to_json(),
+        CONVERSATION=record.conversation or "",
+    )
+
+
+def forget_operation(credentials: Credentials, op: str, nonce: str, session: str, expect: int) -> str:
+    """Stop managing a session; it goes on."""
+    return _script(None, credentials, op, nonce, f"guard session-{session}\nop_forget", NAME=session, EXPECT=expect)
+
+
+def exports(environment: Mapping[str, str]) -> str:
+    """Lines of sh that export an environment."""
+    for name in environment:
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+            raise OperationError(f"{name!r} cannot name an environment variable", code="failed")
+    return "\n".join(f"export {name}={_value(value)}" for name, value in environment.items())
+
+
+def probe_path(path: str) -> str:
+    """A double-quoted shell expression for a probe's path template; `{pid}`, `{session_id}` stay for the look."""
+
+    def literal(part: str) -> str:
+        return re.sub(r'([\\"$`])', r"\\\1", part)
+
+    out, at = [], 0
+    for match in _PLACEHOLDER.finditer(path):
+        out.append(literal(path[at : match.start()]))
+        if match["name"]:
+            out.append("${" + _HERE[match["name"]][1:] + "}")
+        else:
+            default = "${HOME}".join(literal(part) for part in match["default"].split("{home}"))
+            out.append("${" + match["variable"] + ":-" + default + "}")
+        at = match.end()
+    out.append(literal(path[at:]))
+    return '"' + "".join(out) + '"'
+
+
+def launch_text(fleet: str, launch: Launch, end: str) -> str:
+    """The launch script of one incarnation: settings, the wrapper, the agent's argv. No secret."""
+    invocation = launch.invocation
+    head = "#!/bin/sh\n" + f"# session {launch.session}, incarnation {launch.record.incarnation}\n"
+    settings = _settings(
+        name=launch.session,
+        fleet=fleet,
+        incarnation=launch.record.incarnation,
+        shell=launch.shell,
+        workdir=launch.workdir,
+        command=launch.command,
+        end=end,
+    )
+    here = 'dir=${0%/*}\ncase $dir in /*) ;; *) dir=$(cd -- "$dir" && pwd) ;; esac\n'
+    files = dict(invocation.files)
+    if invocation.stdin is not None:
+        files["stdin"] = invocation.stdin
+    writes = "".join(f'(umask 077; printf %s {_value(body)} >"$dir/"{quote([name])})\n' for name, body in files.items())
+    probes = "".join(
+        f"printf '%s\\t%s\\t%s\\n' {quote([probe.kind, probe.key])} {probe_path(probe.path)}\n"
+        for probe in launch.probes
+    )
+    lines = f'(umask 077; {{ :\n{probes}}} >"$dir/probe.tmp") && mv -f "$dir/probe.tmp" "$dir/probe"\n'
+    argv = " ".join(['set -- "$command"', *(_value(arg) for arg in invocation.argv[1:])])
+    return head + settings + here + text("common") + text("launch") + writes + lines + argv + "\n" + text("run")
+
+
+def parse_answer(host: str, nonce: str, output: bytes) -> dict[str, Any]:
+    """The answer of an operation, refusals included. Raises HostError(look-truncated) where there is none."""
+    for line in reversed(output.decode("utf-8", "replace").splitlines()):
+        parts = line.split("\t", 2)
+        if len(parts) == 3 and parts[:2] == ["answer", nonce]:
+            try:
+                answer = json.loads(parts[2])
+            except ValueError:
+                break
+            if isinstance(answer, dict):
+                return answer
+    raise HostError(f"{host}: an operation was cut short; what it did shows at the next look", code="look-truncated")

@@ -1,0 +1,115 @@
+# reconciler: what the look, the guard and the launch have in common.
+# POSIX sh and coreutils only; works as dash, bash, zsh, ksh and busybox ash, on Linux and macOS.
+
+tab='	'
+
+# js STRING: J becomes STRING as JSON. Forks only where something has to be escaped; control characters go.
+js() {
+  case $1 in
+  *[\\\"]* | *[![:print:]]*) J=\"$(printf %s "$1" | tr -d '\000-\037\177' | sed 's/\\/\\\\/g; s/"/\\"/g')\" ;;
+  *) J=\"$1\" ;;
+  esac
+}
+
+# number STRING: true for a plain decimal number.
+number() { case $1 in '' | *[!0-9]*) return 1 ;; esac }
+
+# bounded SECONDS COMMAND...: run it with no input; 124 when it took too long (macOS has no `timeout`).
+bounded() {
+  bound=$1
+  shift
+  if command -v timeout >/dev/null 2>&1; then
+    timeout -k 1 "$bound" "$@" </dev/null
+    return
+  fi
+  "$@" </dev/null &
+  b_pid=$!
+  (
+    i=0
+    while [ "$i" -lt "$((bound * 10))" ] && kill -0 "$b_pid" 2>/dev/null; do
+      sleep 0.1
+      i=$((i + 1))
+    done
+    kill -9 "$b_pid" 2>/dev/null
+  ) >/dev/null 2>&1 &
+  wait "$b_pid"
+}
+
+# boot: BOOT becomes an id that changes at each boot of this machine.
+boot() {
+  BOOT=
+  if [ -r /proc/sys/kernel/random/boot_id ]; then
+    read -r BOOT </proc/sys/kernel/random/boot_id
+  else
+    BOOT=$(sysctl -n kern.bootsessionuuid 2>/dev/null || sysctl -n kern.boottime 2>/dev/null)
+  fi
+}
+
+# started PID: STARTED becomes its start time as the kernel gives it, ZOMBIE y or n.
+# 0: found; 1: proven gone; 2: cannot tell.
+started() {
+  STARTED= ZOMBIE=n
+  number "$1" || return 2
+  if [ -r /proc/self/stat ]; then
+    if ! { read -r s_line <"/proc/$1/stat"; } 2>/dev/null; then
+      [ -d "/proc/$1" ] && return 2
+      return 1
+    fi
+    case $s_line in *') '*) ;; *) return 2 ;; esac
+    # shellcheck disable=SC2086
+    set -- ${s_line##*) }
+    case $1 in Z | X | x) ZOMBIE=y ;; esac
+    shift 19
+    STARTED=$1
+  else
+    s_line=$(ps -o stat= -o lstart= -p "$1" 2>/dev/null) || return 1
+    [ -n "$s_line" ] || return 1
+    # shellcheck disable=SC2086
+    set -- $s_line
+    case $1 in Z*) ZOMBIE=y ;; esac
+    shift
+    STARTED=$*
+    STARTED=$(printf %s "$STARTED" | tr ' ' '_')
+  fi
+}
+
+# alive PID START BOOT: 0 it lives, 1 proven gone (another boot, another start, no such pid), 2 cannot tell.
+alive() {
+  [ -n "$BOOT" ] && [ -n "$3" ] || return 2
+  [ "$3" = "$BOOT" ] || return 1
+  started "$1"
+  case $? in 1) return 1 ;; 2) return 2 ;; esac
+  [ "$ZOMBIE" = y ] && return 1
+  [ "$STARTED" = "$2" ] || return 1
+}
+
+# login_path [COMMAND]: LOGIN_PATH becomes the PATH of the user's login shell, of the interactive one where
+# COMMAND is found only there (nvm and friends); between marks, since profiles print things.
+login_path() {
+  LOGIN_PATH=$PATH
+  for l_mode in -lc -ilc; do
+    # shellcheck disable=SC2016
+    l_out=$(bounded 10 "${RECONCILER_SHELL:-${SHELL:-/bin/sh}}" "$l_mode" \
+      'exec sh -c '\''printf "reconciler<%s>reconciler" "$PATH"'\''' 2>/dev/null)
+    case $l_out in
+    *'reconciler<'*'>reconciler'*)
+      l_out=${l_out##*reconciler<}
+      l_out=${l_out%%>reconciler*}
+      ;;
+    *) continue ;;
+    esac
+    [ "$l_mode" = -lc ] && LOGIN_PATH=$l_out
+    [ -n "${1-}" ] || return 0
+    (PATH=$l_out command -v "$1" >/dev/null 2>&1) && LOGIN_PATH=$l_out && return 0
+  done
+  return 0
+}
+
+# expand_home PATH: EXPANDED becomes PATH with a leading ~ replaced.
+expand_home() {
+  case $1 in
+  '~') EXPANDED=$HOME ;;
+  '~/'*) EXPANDED=$HOME/${1#"~/"} ;;
+  *) EXPANDED=$1 ;;
+  esac
+}

@@ -1,0 +1,359 @@
+# reconciler: the guard that every mutating operation runs under, and the operations themselves.
+# Sent on stdin of an `sh` of its own, after common.sh and these settings:
+#   FLEET OP FENCE HOLDER TTL NONCE   and what the operation needs.
+# Prints one line `answer TAB nonce TAB json`. A broken connection does not end it half-way.
+
+trap '' HUP PIPE
+login_umask=$(umask)
+umask 077
+boot
+state=${XDG_STATE_HOME:-$HOME/.local/state}/reconciler/$FLEET
+me=
+held=
+scratch=
+
+answer() {
+  printf 'answer\t%s\t%s\n' "$NONCE" "$1"
+}
+
+# fail CODE SENTENCE: the operation is refused or did not work; locks are given back.
+fail() {
+  js "$2"
+  release
+  answer "{\"ok\":false,\"code\":\"$1\",\"message\":$J}"
+  exit 0
+}
+
+# put FILE TEXT: replace a file whole: temporary name, sync, rename. `printf` is a builtin: no argv limit.
+put() {
+  if ! printf %s "$2" >"$1.tmp$$" 2>/dev/null; then
+    rm -f "$1.tmp$$"
+    fail disk-full "cannot write $1: is the disk full, or not writable?"
+  fi
+  sync "$1.tmp$$" 2>/dev/null || :
+  mv -f "$1.tmp$$" "$1" 2>/dev/null || fail disk-full "cannot write $1"
+}
+
+nap() { sleep 0.1 2>/dev/null || sleep 1; }
+
+# A lock is a numbered file that holds `pid start boot`, or `free`. The highest number counts and is never
+# removed by its holder, so a slow taker cannot mistake an old free lock for the present one. It is made by
+# `ln`, which is atomic and fails where the name exists; a dead holder needs proof (pid, start, boot).
+lock_top() {
+  top=0
+  for f in "$1".*; do
+    number "${f##*.}" && [ "${f##*.}" -gt "$top" ] && top=${f##*.}
+  done
+}
+
+# take LOCK SECONDS
+take() {
+  waited=0
+  while :; do
+    lock_top "$1"
+    k_pid=free k_start='' k_boot=''
+    [ "$top" -eq 0 ] || { read -r k_pid k_start k_boot <"$1.$top"; } 2>/dev/null || :
+    free=y
+    if [ "$k_pid" != free ]; then
+      alive "$k_pid" "$k_start" "$k_boot"
+      [ $? -eq 1 ] || free=n
+    fi
+    if [ $free = y ] && ln "$me" "$1.$((top + 1))" 2>/dev/null; then
+      mine=$((top + 1))
+      lock_top "$1"
+      if [ "$top" -eq "$mine" ]; then
+        held="$held $1.$mine"
+        for f in "$1".*; do
+          number "${f##*.}" && [ "${f##*.}" -lt "$mine" ] && rm -f "$f"
+        done
+        return 0
+      fi
+      rm -f "$1.$mine"
+    fi
+    waited=$((waited + 1))
+    [ "$waited" -le "$(($2 * 10))" ] || fail locked "another operation (pid $k_pid) is at work on $1"
+    nap
+  done
+}
+
+# drop LOCK: give one lock back.
+drop() {
+  rest=
+  # shellcheck disable=SC2086
+  for l in $held; do
+    if [ "${l%.*}" = "$1" ]; then
+      printf 'free\n' >"$l.free$$" && mv -f "$l.free$$" "$l"
+    else
+      rest="$rest $l"
+    fi
+  done
+  held=$rest
+}
+
+release() {
+  # shellcheck disable=SC2086
+  for l in $held; do drop "${l%.*}"; done
+  [ -z "$scratch" ] || rm -rf "$scratch"
+  scratch=
+}
+
+# guard LOCK: the fence and the lease are ours, the operation was not done before, LOCK is held.
+guard() {
+  mkdir -p "$state/sessions" "$state/locks" "$state/ops" 2>/dev/null && [ -w "$state/ops" ] ||
+    fail disk-full "cannot write below $state: is the disk full, or not writable?"
+  started $$
+  scratch=$(mktemp -d "$state/locks/new.XXXXXX" 2>/dev/null) || fail disk-full "cannot write below $state"
+  me=$scratch/holder
+  printf '%s %s %s\n' $$ "$STARTED" "$BOOT" >"$me" 2>/dev/null || fail disk-full "cannot write below $state"
+  take "$state/locks/host" 10
+  fence=0
+  [ -r "$state/fence" ] && read -r fence <"$state/fence"
+  number "$fence" || fence=0
+  now=$(date +%s)
+  l_holder='' l_until=0
+  [ -r "$state/lease" ] && read -r l_until l_holder <"$state/lease"
+  number "$l_until" || l_until=0
+  if [ "$OP" = lease ]; then
+    if [ -n "$l_holder" ] && [ "$l_holder" != "$HOLDER" ] && [ "$l_holder" != "${DEAD-}" ] && [ "$l_until" -gt "$now" ]; then
+      fail lease-held "$l_holder holds the lease for another $((l_until - now)) s"
+    fi
+    FENCE=$((fence + 1))
+    find "$state/ops" -type f -mtime +7 -exec rm -f {} + 2>/dev/null
+    find "$state/locks" -name 'new.*' -mtime +1 -exec rm -rf {} + 2>/dev/null
+  elif [ "$FENCE" -lt "$fence" ]; then
+    fail fence-stale "this host has seen fence $fence, newer than ours ($FENCE): another controller took over"
+  elif [ -n "$l_holder" ] && [ "$l_holder" != "$HOLDER" ] && [ "$l_until" -gt "$now" ]; then
+    fail lease-held "$l_holder holds the lease for another $((l_until - now)) s"
+  fi
+  [ "$FENCE" -le "$fence" ] || put "$state/fence" "$FENCE
+"
+  put "$state/lease" "$((now + TTL)) $HOLDER
+"
+  if [ "$OP" = lease ]; then
+    release
+    answer "{\"ok\":true,\"fence\":$FENCE,\"now\":$now}"
+    exit 0
+  fi
+  if [ "$OP" = unlease ]; then
+    put "$state/lease" "0 $HOLDER
+"
+    release
+    answer '{"ok":true}'
+    exit 0
+  fi
+  [ -z "$1" ] || take "$state/locks/$1" 30
+  drop "$state/locks/host"
+  if [ -r "$state/ops/$OP" ]; then
+    IFS= read -r done_before <"$state/ops/$OP"
+    release
+    answer "$done_before"
+    exit 0
+  fi
+}
+
+# finish JSON: remember the answer, so that a repeat of this operation is a no-op, and give it.
+finish() {
+  put "$state/ops/$OP" "$1
+"
+  release
+  answer "$1"
+  exit 0
+}
+
+# session NAME EXPECT: its directory; refused unless EXPECT is its present incarnation (0: none yet).
+session() {
+  dir=$state/sessions/$1
+  at=0
+  [ -r "$dir/incarnation" ] && read -r at <"$dir/incarnation"
+  [ "$at" = "$2" ] || fail stale "session $1 is at incarnation $at, the plan was made for $2"
+}
+
+# process_state: 0 an agent of this session lives, 1 proven gone, 2 cannot tell. Sets p_pid, p_group, ...
+# of the live one. One file an incarnation, so that a late wrapper of an older launch overwrites nothing.
+process_state() {
+  p_worst=1
+  for p_file in "$dir"/process.*; do
+    case $p_file in *.tmp) continue ;; esac
+    p_pid='' p_start='' p_boot='' p_inc=0 p_group=0 p_gstart=''
+    { read -r p_pid p_start p_boot p_inc p_group p_gstart <"$p_file"; } 2>/dev/null || continue
+    alive "$p_pid" "$p_start" "$p_boot"
+    case $? in 0) return 0 ;; 2) p_worst=2 ;; esac
+  done
+  return $p_worst
+}
+
+# group_state: as process_state, for the wrapper that leads the process group read last.
+group_state() {
+  number "${p_group-}" && [ "$p_group" -gt 1 ] || return 1
+  alive "$p_group" "$p_gstart" "$p_boot"
+}
+
+# scope: SCOPE becomes the words that put a command in a systemd scope of its own where the user lingers, so that
+# neither a logout nor the out-of-memory end of one session takes the others. Without lingering a user scope would
+# die at logout: none then.
+scope() {
+  SCOPE=
+  bus=${XDG_RUNTIME_DIR:-/run/user/$(id -u)}
+  if [ -e "/var/lib/systemd/linger/$(id -un 2>/dev/null)" ] && [ -S "$bus/bus" ] &&
+    PATH=$LOGIN_PATH command -v systemd-run >/dev/null 2>&1; then
+    XDG_RUNTIME_DIR=$bus
+    export XDG_RUNTIME_DIR
+    SCOPE='systemd-run --user --scope --quiet --collect --'
+  fi
+}
+
+# clean_env TERM: in a subshell: only what a login would give, and nothing of ours.
+clean_env() {
+  USER=$(id -un 2>/dev/null)
+  for v in $(env | sed -n 's/^\([A-Za-z_][A-Za-z0-9_]*\)=.*/\1/p'); do
+    case $v in
+    HOME | SHELL | USER | LANG | TMPDIR | XDG_RUNTIME_DIR | XDG_STATE_HOME | DBUS_SESSION_BUS_ADDRESS) ;;
+    *) unset "$v" 2>/dev/null || : ;;
+    esac
+  done
+  PATH=$LOGIN_PATH LOGNAME=$USER TERM=$1
+  export PATH USER LOGNAME TERM
+}
+
+# op_launch: NAME EXPECT INCARNATION RECORD LAUNCH EXPORTS END CONVERSATION
+op_launch() {
+  dir=$state/sessions/$NAME
+  mkdir -p "$dir" 2>/dev/null || fail disk-full "cannot write below $state: is the disk full?"
+  session "$NAME" "$EXPECT"
+  login_path
+  runtime_needs
+  # First the number, then the check; the agent's shell notes itself first, then checks the number (launch.sh):
+  # so of two launches that overlap, one sees the other.
+  put "$dir/incarnation" "$INCARNATION
+"
+  process_state
+  case $? in
+  0) back already-running "pid $p_pid of session $NAME lives" ;;
+  2) back unknown "cannot tell whether pid $p_pid of session $NAME lives" ;;
+  esac
+  rm -f "$dir"/exit.* "$dir"/process.* "$dir/env" "$dir/stdin" "$dir/probe"
+  [ ! -e "$dir/events" ] || mv -f "$dir/events" "$dir/events.old"
+  put "$dir/record.json" "$RECORD
+"
+  put "$dir/conversation" "$CONVERSATION
+"
+  put "$dir/launch" "$LAUNCH"
+  mkfifo -m 600 "$dir/env" || fail disk-full "cannot make a FIFO in $dir"
+  exec 4<>"$dir/env"
+  printf '%s\n%s\n' "$EXPORTS" "$END" >&4 &
+  writer=$!
+  umask "$login_umask"
+  scope
+  runtime_start
+  umask 077
+  waited=0
+  while [ ! -e "$dir/process.$INCARNATION" ] && [ ! -e "$dir/exit.$INCARNATION" ] && [ "$waited" -lt 250 ]; do
+    nap
+    waited=$((waited + 1))
+  done
+  kill "$writer" 2>/dev/null
+  exec 4>&-
+  rm -f "$dir/env"
+  if [ -e "$dir/exit.$INCARNATION" ] && [ ! -e "$dir/process.$INCARNATION" ]; then
+    IFS= read -r x <"$dir/exit.$INCARNATION"
+    release
+    answer "{\"ok\":false,\"code\":\"launch\",\"exit\":$x}"
+    exit 0
+  fi
+  [ -e "$dir/process.$INCARNATION" ] || fail failed "session $NAME did not start within 25 s"
+  read -r p_pid p_rest <"$dir/process.$INCARNATION"
+  finish "{\"ok\":true,\"pid\":${p_pid:-0}}"
+}
+
+# back CODE SENTENCE: give the number back, and fail.
+back() {
+  put "$dir/incarnation" "$EXPECT
+"
+  fail "$1" "$2"
+}
+
+# gone SECONDS: 0 as soon as the agent and its wrapper are proven gone.
+gone() {
+  waited=0
+  while :; do
+    process_state
+    a=$?
+    group_state
+    g=$?
+    [ $a -eq 1 ] && [ $g -eq 1 ] && return 0
+    [ "$waited" -lt "$(($1 * 10))" ] || return 1
+    nap
+    waited=$((waited + 1))
+  done
+}
+
+# op_stop: NAME EXPECT KEYS SIGNAL RECORD: the agent's own exit, then the signal, then KILL, each bounded, and
+# only ever the process group recorded for that incarnation.
+op_stop() {
+  session "$NAME" "$EXPECT"
+  login_path
+  process_state
+  case $? in
+  0) stop_agent ;;
+  2) fail unknown "cannot tell whether pid $p_pid of session $NAME lives" ;;
+  *) how=gone ;;
+  esac
+  runtime_end
+  put "$dir/record.json" "$RECORD
+"
+  finish "{\"ok\":true,\"how\":\"$how\"}"
+}
+
+stop_agent() {
+  s_pid=$p_pid s_group=$p_group how=
+  for k in $KEYS; do
+    process_state || break
+    runtime_key "$k"
+    how=keys
+    gone 1 && break
+  done
+  [ -z "$how" ] || gone 3 || how=
+  for s in "$SIGNAL" KILL; do
+    [ -z "$how" ] || break
+    process_state || group_state || break
+    kill "-$s" "-$s_group" 2>/dev/null
+    gone 8 && how=$s
+  done
+  process_state
+  [ $? -eq 1 ] || fail failed "pid $s_pid of session $NAME did not end, not even by KILL"
+}
+
+# op_send: NAME EXPECT TEXT RECORD: one message into a terminal. The record goes first, so that a message is
+# never sent twice; what a power cut in between loses shows in the transcript.
+op_send() {
+  session "$NAME" "$EXPECT"
+  login_path
+  process_state || fail stale "session $NAME has no live process to send to"
+  put "$dir/message" "$TEXT"
+  runtime_load
+  [ -z "$RECORD" ] || put "$dir/record.json" "$RECORD
+"
+  runtime_send
+  rm -f "$dir/message"
+  finish '{"ok":true}'
+}
+
+# op_record: NAME EXPECT RECORD CONVERSATION
+op_record() {
+  session "$NAME" "$EXPECT"
+  [ -z "$CONVERSATION" ] || put "$dir/conversation" "$CONVERSATION
+"
+  put "$dir/record.json" "$RECORD
+"
+  finish '{"ok":true}'
+}
+
+# op_forget: NAME EXPECT: the session goes on, we let go of it. Nothing is deleted.
+op_forget() {
+  session "$NAME" "$EXPECT"
+  mkdir -p "$state/forgotten"
+  f_to=$state/forgotten/$NAME-$(date +%s)
+  [ ! -e "$f_to" ] || f_to=$f_to-$$
+  mv "$dir" "$f_to" || fail failed "cannot move $dir"
+  finish '{"ok":true}'
+}

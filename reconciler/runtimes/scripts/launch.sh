@@ -1,0 +1,93 @@
+# The wrapper of one launch: it finds the environment, starts the agent, stays, and notes how the agent ended.
+# It holds no secret: those come through a FIFO. Set above: dir incarnation shell workdir command end fleet name
+
+# The agent's own process begins here: it notes its pid, start time and boot id, then becomes the agent.
+if [ "${1-}" = become ]; then
+  started $$
+  p=$dir/process.$incarnation
+  printf '%s %s %s\n' $$ "$STARTED" "$2" >"$p.tmp" && mv -f "$p.tmp" "$p"
+  # Noted first, then checked: see op_launch in guard.sh.
+  read -r now_at <"$dir/incarnation"
+  [ "$now_at" = "$incarnation" ] || exit 75
+  shift 2
+  exec "$@"
+fi
+
+# over CODE ERROR DETAIL: how it ended, for the look.
+over() {
+  js "$3"
+  printf '{"code":%s,"at":%s,"incarnation":%s,"error":"%s","detail":%s}\n' \
+    "$1" "$(date +%s)" "$incarnation" "$2" "$J" >"$dir/exit.tmp" &&
+    mv -f "$dir/exit.tmp" "$dir/exit.$incarnation"
+}
+
+# The wrapper outlives signals to its group, so that it can write how the agent ended. Handlers, not ignores:
+# an ignored signal would stay ignored in the agent.
+trap : TERM INT HUP
+
+# The environment of a login, read by the user's own shell, printed by sh, between marks since profiles print.
+login_environment() {
+  # shellcheck disable=SC2016
+  e_out=$(bounded 15 "$shell" "$1" 'exec sh -c '\''echo "reconciler<"; export -p; echo ">reconciler"'\''' 2>/dev/null)
+  case $e_out in
+  *'reconciler<'*'>reconciler'*)
+    e_out=${e_out#*reconciler<}
+    e_out=${e_out%>reconciler*}
+    ;;
+  *) return 1 ;;
+  esac
+  e_term=$TERM e_tmux=${TMUX-} e_pane=${TMUX_PANE-} e_pwd=$PWD
+  eval "$e_out"
+  TERM=$e_term PWD=$e_pwd
+  export TERM
+  unset OLDPWD SHLVL _
+  if [ -n "$e_tmux" ]; then
+    TMUX=$e_tmux TMUX_PANE=$e_pane
+    export TMUX TMUX_PANE
+  else
+    unset TMUX TMUX_PANE
+  fi
+}
+
+[ -n "$shell" ] || shell=${SHELL:-/bin/sh}
+# Before the login environment: the guard that waits for us must never wait for a profile first.
+# Opening blocks until there is a writer; the second one is ours, so a guard that died gives an end, not a hang.
+secrets=
+: >"$dir/env" &
+exec 3<"$dir/env"
+ended=n
+while IFS= read -r line <&3; do
+  [ "$line" = "$end" ] && ended=y && break
+  secrets=$secrets$line'
+'
+done
+exec 3<&-
+rm -f "$dir/env"
+if [ $ended = n ]; then
+  over 1 aborted "the launch was cut off before it had its environment"
+  exit 1
+fi
+
+login_environment -lc || :
+expand_home "$workdir"
+if ! cd -- "$EXPANDED" 2>/dev/null; then
+  over 1 workdir-missing "$EXPANDED"
+  exit 1
+fi
+workdir=$(pwd -P)
+PWD=$workdir
+export PWD
+eval "$secrets"
+expand_home "$command"
+command=$EXPANDED
+if ! command -v "$command" >/dev/null 2>&1; then
+  login_environment -ilc || :
+  eval "$secrets"
+fi
+unset secrets line
+if ! command -v "$command" >/dev/null 2>&1; then
+  over 127 agent-missing "$PATH"
+  exit 127
+fi
+RECONCILER_FLEET=$fleet RECONCILER_SESSION=$name
+export RECONCILER_FLEET RECONCILER_SESSION

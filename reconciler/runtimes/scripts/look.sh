@@ -1,0 +1,203 @@
+# reconciler: one look at this host. Defined once in a long-lived shell, then called for each look.
+# Prints lines `kind TAB name TAB json` and a trailer `end TAB nonce TAB count`. Changes nothing.
+
+boot
+look_node=$(uname -n)
+look_system=$(uname -s)
+look_arch=$(uname -m)
+look_user=$(id -un 2>/dev/null)
+look_machine=
+if [ -r /etc/machine-id ]; then
+  read -r look_machine </etc/machine-id
+else
+  look_machine=$(sysctl -n kern.uuid 2>/dev/null)
+fi
+[ -n "$look_machine" ] || look_machine=$look_node
+look_stat='%s %Y' look_stat_flag=-c
+stat -c %s / >/dev/null 2>&1 || look_stat='%z %m' look_stat_flag=-f
+look_tmux=
+look_path_known=
+
+look_out() {
+  look_count=$((look_count + 1))
+  printf '%s\t%s\t%s\n' "$1" "$2" "$3"
+}
+
+look_host() {
+  look_now=$(date +%s)
+  js "$look_node"; h=$J
+  js "$look_user"; h=$h,\"user\":$J
+  js "$HOME"; h=$h,\"home\":$J
+  js "$look_system"; h=$h,\"system\":$J
+  js "$look_arch"; h=$h,\"arch\":$J
+  js "$look_machine"; h=$h,\"machine\":$J
+  js "$BOOT"; h=$h,\"boot\":$J
+  js "$look_state"; h=$h,\"state\":$J
+  js "${SHELL:-/bin/sh}"; h=$h,\"shell\":$J
+  js "${LOGIN_PATH-}"; h=$h,\"path\":$J
+  js "$look_tmux"; h=$h,\"tmux\":$J
+  f=0
+  [ -r "$look_state/fence" ] && read -r f <"$look_state/fence"
+  number "$f" || f=0
+  look_out host - "{\"hostname\":$h,\"now\":$look_now,\"fence\":$f}"
+}
+
+look_panes() {
+  [ -S "$look_state/tmux" ] && [ -n "$look_tmux" ] || return 0
+  look_list=$(PATH=$LOGIN_PATH TMUX='' bounded 5 tmux -S "$look_state/tmux" list-panes -a \
+    -F "#{session_name}$tab#{pane_pid}$tab#{pane_dead}$tab#{session_attached}$tab#{pane_title}" 2>&1)
+  case $? in
+  0) ;;
+  1) return 0 ;;
+  *) look_out tmux - '{"error":"tmux did not answer"}'; return 0 ;;
+  esac
+  look_list=$(printf '%s\n' "$look_list" | tr -d '\000-\010\013-\037\177' | sed "s/[\\\\\"]//g
+    s/^\([a-z0-9_-]*\)$tab\([0-9]*\)$tab\([01]\)$tab\([0-9]*\)$tab\(.*\)\$/\1$tab{\"pid\":\2,\"dead\":\3,\"attached\":\4,\"title\":\"\5\"}/
+    t
+    d")
+  while IFS=$tab read -r p_name p_json; do
+    [ -n "$p_name" ] && look_out pane "$p_name" "$p_json"
+  done <<PANES
+$look_list
+PANES
+}
+
+# look_probe NAME KIND KEY PATH: what the agent wanted to know at each look.
+look_probe() {
+  case $4 in *'{session_id}'*)
+    l_id=
+    { read -r l_id <"$look_state/sessions/$1/conversation"; } 2>/dev/null
+    case $l_id in '' | *[!A-Za-z0-9_.-]*) return 0 ;; esac
+    set -- "$1" "$2" "$3" "${4%%'{session_id}'*}$l_id${4#*'{session_id}'}"
+    ;;
+  esac
+  case $4 in *'{pid}'*) set -- "$1" "$2" "$3" "${4%%'{pid}'*}${l_pid:-0}${4#*'{pid}'}" ;; esac
+  js "$3"
+  k=$J
+  case $2 in
+  file | tail)
+    [ -f "$4" ] && [ -r "$4" ] || return 0
+    if [ "$2" = file ]; then d=$(head -c 4096 "$4" | base64 | tr -d '\n'); else d=$(tail -c 4096 "$4" | base64 | tr -d '\n'); fi
+    look_out fact "$1" "{\"key\":$k,\"data\":\"$d\"}"
+    ;;
+  store | names)
+    look_out "$2" "$1" "{\"key\":$k}"
+    l_n=0
+    IFS=
+    # shellcheck disable=SC2086
+    for f in $4; do
+      [ -f "$f" ] && [ ! -L "$f" ] || continue
+      l_n=$((l_n + 1))
+      [ "$l_n" -le 20 ] || break
+      if [ "$2" = names ]; then
+        js "${f##*/}"
+        look_out names "$1" "{\"key\":$k,\"base\":$J}"
+      else
+        s=$(stat "$look_stat_flag" "$look_stat" "$f" 2>/dev/null) || s="$(wc -c <"$f") 0"
+        js "$f"
+        look_out store "$1" "{\"key\":$k,\"path\":$J,\"size\":${s% *},\"mtime\":${s#* }}"
+      fi
+    done
+    unset IFS
+    ;;
+  esac
+}
+
+look_session() {
+  l_name=${1##*/}
+  l_pid=
+  case $l_name in *[!a-z0-9_-]* | '') js "$l_name"; look_out foreign - "$J"; return ;; esac
+  l_line=
+  if [ -r "$1/record.json" ]; then
+    IFS= read -r l_line <"$1/record.json"
+    look_out record "$l_name" "$l_line"
+  fi
+  l_inc=0
+  { read -r l_inc <"$1/incarnation"; } 2>/dev/null
+  number "$l_inc" || l_inc=0
+  look_out session "$l_name" "{\"incarnation\":$l_inc}"
+  for f in "$1"/process.*; do
+    { read -r q_pid q_start q_boot q_inc q_group l_rest <"$f"; } 2>/dev/null && number "$q_pid" && number "$q_inc" || continue
+    number "$q_group" || q_group=0
+    alive "$q_pid" "$q_start" "$q_boot"
+    case $? in 0) a=true l_pid=$q_pid ;; 1) a=false ;; *) a=null ;; esac
+    js "$q_start"; s=$J
+    js "$q_boot"; b=$J
+    look_out process "$l_name" \
+      "{\"pid\":$q_pid,\"start\":$s,\"boot\":$b,\"incarnation\":$q_inc,\"group\":$q_group,\"alive\":$a}"
+  done
+  for f in "$1"/exit.*; do
+    { IFS= read -r l_line <"$f"; } 2>/dev/null && case $f in *.tmp) ;; *) look_out exit "$l_name" "$l_line" ;; esac
+  done
+  if [ -s "$1/events" ]; then
+    l_line=$(tail -c 4096 "$1/events" | tail -n 1)
+    look_out event "$l_name" "$l_line"
+  fi
+  lock_holder "$look_state/locks/session-$l_name" && look_out lock "$l_name" '{"held":true}'
+  if [ -r "$1/probe" ]; then
+    while IFS=$tab read -r q_kind q_key q_path; do
+      look_probe "$l_name" "$q_kind" "$q_key" "$q_path"
+    done <"$1/probe"
+  fi
+}
+
+# lock_holder LOCK: 0 when a live process (or one that cannot be proven dead) holds it. See guard.sh.
+lock_holder() {
+  l_top=0
+  for f in "$1".*; do
+    number "${f##*.}" && [ "${f##*.}" -gt "$l_top" ] && l_top=${f##*.}
+  done
+  [ "$l_top" -gt 0 ] || return 1
+  { read -r k_pid k_start k_boot <"$1.$l_top"; } 2>/dev/null || return 1
+  [ "$k_pid" = free ] && return 1
+  alive "$k_pid" "$k_start" "$k_boot"
+  [ $? -ne 1 ]
+}
+
+# look_check KIND VALUE: is a command on the login PATH, is a directory there.
+look_check() {
+  expand_home "$2"
+  js "$2"
+  c=$J
+  case $1 in
+  command)
+    f=$(PATH=$LOGIN_PATH command -v "$EXPANDED" 2>/dev/null)
+    case $f in /*) ;; *) f= ;; esac
+    if [ -z "$f" ]; then
+      login_path "$EXPANDED"
+      f=$(PATH=$LOGIN_PATH command -v "$EXPANDED" 2>/dev/null)
+      case $f in /*) ;; *) f= ;; esac
+    fi
+    js "$f"
+    ;;
+  directory)
+    f=$(cd -- "$EXPANDED" 2>/dev/null && pwd -P)
+    js "$f"
+    ;;
+  esac
+  look_out check "$1" "{\"value\":$c,\"found\":$J}"
+}
+
+# reconciler_look FLEET NONCE [KIND VALUE]...
+reconciler_look() {
+  if [ -z "$look_path_known" ]; then login_path && look_path_known=y; fi
+  if [ -z "$look_tmux" ]; then look_tmux=$(PATH=$LOGIN_PATH bounded 5 tmux -V 2>/dev/null); fi
+  (
+    LC_ALL=C
+    export LC_ALL
+    look_count=0
+    look_state=${XDG_STATE_HOME:-$HOME/.local/state}/reconciler/$1
+    look_nonce=$2
+    shift 2
+    look_host
+    look_panes
+    for d in "$look_state"/sessions/*; do
+      [ -d "$d" ] && [ ! -L "$d" ] && look_session "$d"
+    done
+    while [ $# -ge 2 ]; do
+      look_check "$1" "$2"
+      shift 2
+    done
+    printf 'end\t%s\t%s\n' "$look_nonce" "$look_count"
+  ) </dev/null
+}

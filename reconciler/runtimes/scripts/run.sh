@@ -1,0 +1,9 @@
+boot
+started $$
+me="$BOOT $incarnation $$ $STARTED"
+if [ -e "$dir/stdin" ]; then
+  sh "$dir/launch" become "$me" "$@" <"$dir/stdin"
+else
+  sh "$dir/launch" become "$me" "$@"
+fi
+over $? '' ''

@@ -1,0 +1,45 @@
+# reconciler: sessions of a tmux server of the fleet's own, by exact names.
+
+tm() { PATH=$LOGIN_PATH TMUX='' bounded 10 tmux -S "$state/tmux" "$@"; }
+
+runtime_needs() {
+  PATH=$LOGIN_PATH command -v tmux >/dev/null 2>&1 ||
+    fail tmux-missing "tmux is not on the PATH of the login shell: $LOGIN_PATH"
+  [ "${#state}" -le 95 ] || fail socket-path "$state/tmux is too long for a socket (about 100 bytes are)"
+}
+
+runtime_start() {
+  tm kill-session -t "=$NAME" >/dev/null 2>&1
+  quoted=$(printf %s "$dir" | sed "s/'/'\\\\''/g")
+  # shellcheck disable=SC2086
+  out=$(
+    exec 4>&- 2>&1 </dev/null
+    # shellcheck disable=SC3045
+    ulimit -n 4096 2>/dev/null
+    clean_env tmux-256color
+    exec $SCOPE tmux -S "$state/tmux" -f "${TMUX_CONF:-/dev/null}" \
+      new-session -d -s "$NAME" -x 200 -y 50 "exec sh '$quoted/launch'" \; \
+      set-option -t "=$NAME:" remain-on-exit on \; \
+      set-option -t "=$NAME:" history-limit 20000
+  ) || fail failed "tmux could not start the session: $out"
+}
+
+runtime_key() { tm send-keys -t "=$NAME:" "$1" >/dev/null 2>&1; }
+
+# What stood on the screen is kept in the log; then the session ends.
+runtime_end() {
+  [ -S "$state/tmux" ] || return 0
+  tm capture-pane -p -S -2000 -t "=$NAME:" >>"$dir/log" 2>/dev/null
+  tm kill-session -t "=$NAME" >/dev/null 2>&1
+}
+
+runtime_load() {
+  tm load-buffer -b "reconciler-$NAME" "$dir/message" >/dev/null 2>&1 || fail failed "tmux did not take the message"
+}
+
+# Bracketed, so that newlines do not submit; Enter comes after a pause, or some TUIs take it as a newline.
+runtime_send() {
+  tm paste-buffer -d -p -b "reconciler-$NAME" -t "=$NAME:" >/dev/null 2>&1 || fail failed "tmux did not paste"
+  sleep 0.5 2>/dev/null || sleep 1
+  tm send-keys -t "=$NAME:" Enter >/dev/null 2>&1 || fail failed "tmux did not send Enter"
+}

@@ -1,0 +1,30 @@
+"""Sessions of a tmux server of the fleet's own, on a socket in our state directory."""
+
+from __future__ import annotations
+
+from reconciler.runtimes import Runtime
+from reconciler.runtimes.scripts import text
+from reconciler.transports.quoting import quote
+
+
+class Tmux:
+    """tmux >= 3.2. Exact names (`=name`), so that one session's name may begin with another's."""
+
+    name = "tmux"
+    script = text("tmux")
+    terminal = True
+
+    def attach(self, state_dir: str, session: str) -> tuple[str, ...]:
+        """`tmux attach` on the fleet's own socket."""
+        return ("tmux", "-S", f"{state_dir}/tmux", "attach-session", "-t", f"={session}")
+
+    def log(self, state_dir: str, session: str, lines: int) -> str:
+        """The pane with its history where there is one, else what was kept of it."""
+        pane = quote(["tmux", "-S", f"{state_dir}/tmux", "capture-pane", "-p", "-J", "-S", "-", "-t", f"={session}:"])
+        kept = quote([f"{state_dir}/sessions/{session}/log"])
+        # A screen ends in empty lines; nobody wants the last twenty of those.
+        trim = "awk 'NF { while (blank) { print \"\"; blank-- } print; next } { blank++ }'"
+        return f"{{ {pane} 2>/dev/null || cat {kept} 2>/dev/null; }} | {trim} | tail -n {lines}"
+
+
+RUNTIME: Runtime = Tmux()
