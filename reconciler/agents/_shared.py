@@ -1,0 +1,74 @@
+"""The few rules that every agent driver follows alike: prompt length, paste text, trust, modes, events."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from reconciler.core.agent import PROMPT_ARGV_LIMIT, UNKNOWN, Activity, ActivityState, Facts
+
+_KEPT_CONTROLS = "\n\t"
+_STATES: dict[object, ActivityState] = {"busy": "busy", "idle": "idle", "waiting": "waiting"}
+
+
+def fits_argv(prompt: str) -> bool:
+    """Whether the prompt may travel as one argument."""
+    return len(prompt.encode("utf-8", "surrogatepass")) <= PROMPT_ARGV_LIMIT
+
+
+def trusted(workdir: str) -> bool:
+    """Whether a trust dialog may be answered for this directory: never for `/` or for a whole home directory."""
+    parts = [part for part in workdir.split("/") if part not in ("", ".")]
+    if not parts or ".." in parts:
+        return False
+    if not workdir.startswith("/"):
+        return not (len(parts) == 1 and parts[0].startswith("~"))
+    homes = parts[0] in ("home", "Users") and len(parts) <= 2
+    return not homes and parts not in (["root"], ["var", "root"])
+
+
+def pasteable(text: str, *, defused: tuple[str, ...] = ("!", "/", "#")) -> str:
+    """`text` for a bracketed paste: no control characters, no command, no open completion at its end.
+
+    An escape character could end the paste early and type keys, so control characters are taken out. A
+    leading space keeps `!ls` and `/exit` text. A completion popup that a last `@word` opens, or a last
+    backslash, would eat the Enter that follows: a trailing space closes them.
+    """
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    text = "".join(c for c in text if c in _KEPT_CONTROLS or (c >= " " and not "\x7f" <= c <= "\x9f"))
+    if text.startswith(defused):
+        text = " " + text
+    last = text.split(" ")[-1].split("\n")[-1]
+    return text + " " if last.endswith("\\") or last.startswith(("@", "$", "/")) else text
+
+
+def mode_args(agent: str, modes: Mapping[str, tuple[str, ...]], wanted: str | None) -> tuple[str, ...]:
+    """The arguments for a permission mode of the specs; none when none was asked for."""
+    if wanted is None:
+        return ()
+    if wanted not in modes:
+        known = ", ".join(sorted(modes)) or "none"
+        raise ValueError(f"{agent} has no permission mode {wanted!r}; it has: {known}")
+    return modes[wanted]
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """The JSON object in `text`, or an empty one: files on hosts may be half-written or hostile."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def hook_activity(facts: Facts) -> Activity:
+    """What the last line of the session's `events` file says."""
+    event = json_object(facts.event)
+    state = event.get("state")
+    if not isinstance(state, str) or state not in _STATES:
+        return UNKNOWN
+    at = event.get("at")
+    since = float(at) if isinstance(at, int | float) and not isinstance(at, bool) and abs(at) < 1e12 else None
+    detail = event.get("event") if state == "waiting" else ""
+    return Activity(_STATES[state], "hook", since, detail[:80] if isinstance(detail, str) else "")

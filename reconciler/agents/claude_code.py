@@ -1,0 +1,160 @@
+"""Claude Code: chosen ids, resume by path, and a status file of its own per live process."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from reconciler.agents import _shared
+from reconciler.core.agent import (
+    UNKNOWN,
+    Activity,
+    ActivityState,
+    Facts,
+    Invocation,
+    LaunchRequest,
+    Probe,
+    Stop,
+)
+
+_HOME = "{CLAUDE_CONFIG_DIR:-{home}/.claude}"
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+_TRANSCRIPT = re.compile(rf"/({_UUID.pattern})\.jsonl$", re.IGNORECASE)
+# `shell`: the turn is over, a command that it started runs on in the background.
+_STATES: dict[str, ActivityState] = {"idle": "idle", "shell": "idle", "busy": "busy", "waiting": "waiting"}
+# Whoever asks for bypass has read the specs, so its "are you sure" screen (default: exit) is answered too.
+_BYPASS = (
+    "--permission-mode", "bypassPermissions", "--settings", '{"skipDangerousModePermissionPrompt":true}',
+)  # fmt: skip
+_MODES = {
+    "ask": ("--permission-mode", "default"),
+    "edit": ("--permission-mode", "acceptEdits"),
+    "bypass": _BYPASS,
+    **{m: ("--permission-mode", m) for m in ("default", "acceptEdits", "auto", "dontAsk", "plan")},
+    "bypassPermissions": _BYPASS,
+}
+
+
+class ClaudeCode:
+    """The driver for `claude`."""
+
+    name = "claude-code"
+    command = "claude"
+    install = "npm install -g @anthropic-ai/claude-code"
+    assigns_id = True
+    resumable = True
+    activity_source = True
+    version_args: tuple[str, ...] = ("--version",)
+    known_versions = "2.1"
+
+    def start(self, request: LaunchRequest) -> Invocation:
+        """Interactive, a new conversation with the id of the request."""
+        return _interactive(request, ("--session-id", request.session_id or ""))
+
+    def resume(self, request: LaunchRequest) -> Invocation:
+        """Interactive, the same conversation; by path where its one file is known, which any cwd can do."""
+        return _interactive(request, ("--resume", _target(request)))
+
+    def turn(self, request: LaunchRequest) -> Invocation:
+        """Headless: one prompt, one JSON object on stdout."""
+        return _headless(request, ("--session-id", request.session_id or ""))
+
+    def resume_turn(self, request: LaunchRequest) -> Invocation:
+        """Headless: one more prompt in the same conversation."""
+        return _headless(request, ("--resume", _target(request)))
+
+    def probes(self, session_id: str | None) -> tuple[Probe, ...]:
+        """Its status file by pid, and the transcript with what lies beside it."""
+        status = Probe("status", "file", _HOME + "/sessions/{pid}.json")
+        if session_id is None:
+            return (status,)
+        base = _HOME + "/projects/*/{session_id}"
+        beside = (("subagents", "/subagents/*"), ("tool-results", "/tool-results/*"))
+        return (status, Probe("store", "store", base + ".jsonl"), *(Probe(k, "store", base + p) for k, p in beside))
+
+    def activity(self, facts: Facts) -> Activity:
+        """From its own registry: `sessions/<pid>.json`, which lists only live interactive processes."""
+        entry = _entry(facts)
+        state = _STATES.get(str(entry.get("status")))
+        if state is None:
+            return UNKNOWN
+        since, waiting = entry.get("statusUpdatedAt"), entry.get("waitingFor")
+        return Activity(
+            state,
+            "registry",
+            since / 1000 if isinstance(since, int) and abs(since) < 1e15 else None,
+            waiting[:80] if state == "waiting" and isinstance(waiting, str) else "",
+        )
+
+    def conversation(self, facts: Facts) -> str | None:
+        """`sessionId` of the live process; it changes with `/clear`."""
+        session_id = _entry(facts).get("sessionId")
+        return session_id if isinstance(session_id, str) and _UUID.fullmatch(session_id) else None
+
+    def exists(self, facts: Facts) -> bool | None:
+        """Whether a transcript that is not empty lies there; the files beside it resume nothing."""
+        if facts.store is None:
+            return None
+        return any(file.size > 0 and _TRANSCRIPT.search(file.path) for file in facts.store)
+
+    def ready(self, facts: Facts) -> bool | None:
+        """The status file appears once onboarding and dialogs are behind it."""
+        return None if facts.pid is None else bool(_entry(facts))
+
+    def paste_text(self, text: str) -> str:
+        """A first `!` would run a shell command, `/` one of its own."""
+        return _shared.pasteable(text)
+
+    def clean_stop(self) -> Stop:
+        """Escape ends a turn or declines a question, ^C empties the composer, ^C twice leaves."""
+        return Stop(("Escape", "C-c", "C-c", "C-c"), "TERM")
+
+    def parse_version(self, output: str) -> str | None:
+        """`2.1.197 (Claude Code)`."""
+        found = re.search(r"^(\d+\.\d+\.\d+\S*) \(Claude Code\)", output, re.MULTILINE)
+        return found[1] if found else None
+
+
+def _entry(facts: Facts) -> dict[str, Any]:
+    """The status file, if it is this very process's: a killed one leaves its file, and pids come again."""
+    entry = _shared.json_object(facts.texts.get("status", ""))
+    if facts.pid is None or entry.get("pid") != facts.pid:
+        return {}
+    born = entry.get("procStart")
+    return {} if born and facts.started and str(born) != facts.started else entry
+
+
+def _target(request: LaunchRequest) -> str:
+    wanted = f"/{request.session_id}.jsonl"
+    paths = [file.path for file in request.store if file.size > 0 and file.path.endswith(wanted)]
+    # Two copies: which one is meant only the cwd tells, and the id looks there.
+    return paths[0] if len(paths) == 1 else request.session_id or ""
+
+
+def _options(request: LaunchRequest, conversation: tuple[str, str]) -> tuple[str, ...]:
+    model = ("--model", request.model) if request.model else ()
+    mode = _shared.mode_args(ClaudeCode.name, _MODES, request.permission_mode)
+    return (*conversation, *model, *mode, *request.args)
+
+
+def _interactive(request: LaunchRequest, conversation: tuple[str, str]) -> Invocation:
+    argv = (request.command, *_options(request, conversation))
+    # Read at one place in the program: "is this cwd trusted". Permission rules and modes do not look at it.
+    env = {"CLAUDE_CODE_SANDBOXED": "1"} if _shared.trusted(request.workdir) else {}
+    env.update(request.env)
+    if not request.prompt:
+        return Invocation(argv, env)
+    if not _shared.fits_argv(request.prompt):
+        return Invocation(argv, env, delivered="paste")
+    return Invocation((*argv, "--", request.prompt), env, delivered="argv")
+
+
+def _headless(request: LaunchRequest, conversation: tuple[str, str]) -> Invocation:
+    argv = (request.command, "--print", "--output-format", "json", *_options(request, conversation))
+    prompt = request.prompt or ""
+    if not _shared.fits_argv(prompt):
+        return Invocation(argv, dict(request.env), stdin=prompt, delivered="stdin")
+    return Invocation((*argv, "--", prompt), dict(request.env), delivered="argv")
+
+
+AGENT = ClaudeCode()

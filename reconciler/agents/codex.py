@@ -1,0 +1,165 @@
+"""Codex: ids of its own, read back from its terminal title and its lock file, and no daemon."""
+
+from __future__ import annotations
+
+import re
+
+from reconciler.agents import _shared
+from reconciler.core.agent import (
+    UNKNOWN,
+    WORKDIR,
+    Activity,
+    ActivityState,
+    Facts,
+    Invocation,
+    LaunchRequest,
+    Probe,
+    Stop,
+)
+
+_HOME = "{CODEX_HOME:-{home}/.codex}"
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_TITLE_CONFIG = 'tui.terminal_title=["activity","run-state","thread-id"]'
+# "⠙ Working | 01a1fb77-5368-7ec2-800d-20ff5...", "[ ! ] Action Required | 01a1..", "Ready | 01a1.."
+_TITLE = re.compile(
+    r"(?:\[ [!.] \] (?P<waiting>Action Required)|(?:\S )?(?P<state>\w+)\S*) \| (?P<id>[0-9a-f-]{20,36})(?:\.\.\.|…)?"
+)
+_STATES: dict[str | None, ActivityState] = {"Ready": "idle", "Working": "busy", "Thinking": "busy"}
+
+
+def _mode(sandbox: str, approval: str) -> tuple[str, ...]:
+    # `-c` rather than -s and -a: `exec` and `exec resume` lack those.
+    return ("-c", f'sandbox_mode="{sandbox}"', "-c", f'approval_policy="{approval}"')
+
+
+_MODES = {
+    "ask": _mode("workspace-write", "on-request"),
+    "edit": _mode("workspace-write", "on-request"),
+    "plan": _mode("read-only", "on-request"),
+    "read-only": _mode("read-only", "on-request"),
+    "auto": _mode("workspace-write", "never"),
+    "bypass": ("--dangerously-bypass-approvals-and-sandbox",),
+    "danger-full-access": ("--dangerously-bypass-approvals-and-sandbox",),
+}
+
+
+class Codex:
+    """The driver for `codex`."""
+
+    name = "codex"
+    command = "codex"
+    install = "npm install -g @openai/codex"
+    assigns_id = False
+    resumable = True
+    activity_source = True
+    version_args: tuple[str, ...] = ("--version",)
+    known_versions = "0.169"
+
+    def start(self, request: LaunchRequest) -> Invocation:
+        """Interactive, a new conversation; its id appears in the title."""
+        return _interactive(request, (request.command, "--no-daemon"), ())
+
+    def resume(self, request: LaunchRequest) -> Invocation:
+        """Interactive, the same conversation. `-C` answers the question that another cwd raises."""
+        head = (request.command, "resume", "--no-daemon", "-C", WORKDIR)
+        return _interactive(request, head, (request.session_id or "",))
+
+    def turn(self, request: LaunchRequest) -> Invocation:
+        """Headless: one prompt, JSON lines on stdout, the first of them with the id."""
+        return _headless(request, (request.command, "exec"), ())
+
+    def resume_turn(self, request: LaunchRequest) -> Invocation:
+        """Headless: one more prompt in the same conversation; an id that is no UUID would start a new one."""
+        return _headless(request, (request.command, "exec", "resume"), (request.session_id or "",))
+
+    def probes(self, session_id: str | None) -> tuple[Probe, ...]:
+        """Which threads are held by a live process, the output of a headless run, and the rollout."""
+        log = Probe("log", "file", "{session_dir}/log")
+        if session_id is None:
+            return (Probe("locks", "names", _HOME + "/thread-writer-locks/*.lock"), log)
+        return (
+            Probe("locks", "names", _HOME + "/thread-writer-locks/{session_id}.lock"),
+            log,
+            Probe("store", "store", _HOME + "/sessions/*/*/*/rollout-*-{session_id}.jsonl"),
+        )
+
+    def activity(self, facts: Facts) -> Activity:
+        """From the title that the driver asked for."""
+        title = _TITLE.fullmatch(facts.title)
+        if title is None:
+            return UNKNOWN
+        if title["waiting"]:
+            return Activity("waiting", "title", detail="action required")
+        return Activity(_STATES.get(title["state"], "unknown"), "title")
+
+    def conversation(self, facts: Facts) -> str | None:
+        """The title holds the first 29 characters of the id; the lock of a thread that begins so has the rest.
+
+        Without a terminal it is the first event of `exec --json`.
+        """
+        title = _TITLE.fullmatch(facts.title)
+        if title is not None:
+            names = (name.removesuffix(".lock") for name in facts.names.get("locks", ()))
+            full = {name for name in (*names, title["id"]) if _UUID.fullmatch(name) and name.startswith(title["id"])}
+            return full.pop() if len(full) == 1 else None
+        return None if facts.title else _first_event(facts.texts.get("log", ""))
+
+    def exists(self, facts: Facts) -> bool | None:
+        """Whether its rollout lies there; nothing else is needed to resume it."""
+        return None if facts.store is None else any(file.size > 0 for file in facts.store)
+
+    def ready(self, facts: Facts) -> bool | None:
+        """Its title has a thread id once login, trust and other dialogs are behind it."""
+        return None if not facts.title else _TITLE.fullmatch(facts.title) is not None
+
+    def paste_text(self, text: str) -> str:
+        """A first `!` would run a shell command, `/quit` and its like one of its own."""
+        return _shared.pasteable(text)
+
+    def clean_stop(self) -> Stop:
+        """A signal would leave no trace of the open turn, so keys: Escape interrupts, ^C twice leaves."""
+        return Stop(("Escape", "C-c", "C-c", "C-c"), "TERM")
+
+    def parse_version(self, output: str) -> str | None:
+        """`codex-cli 0.169.0`."""
+        found = re.search(r"^codex-cli (\d+\.\d+\.\d+\S*)", output, re.MULTILINE)
+        return found[1] if found else None
+
+
+def _first_event(log: str) -> str | None:
+    for line in log.splitlines():
+        event = _shared.json_object(line) if line.startswith("{") else {}
+        if event:
+            thread = event.get("thread_id") if event.get("type") == "thread.started" else None
+            return thread if isinstance(thread, str) and _UUID.fullmatch(thread) else None
+    return None
+
+
+def _options(request: LaunchRequest) -> tuple[str, ...]:
+    model = ("--model", request.model) if request.model else ()
+    return (*model, *_shared.mode_args(Codex.name, _MODES, request.permission_mode), *request.args)
+
+
+def _interactive(request: LaunchRequest, head: tuple[str, ...], conversation: tuple[str, ...]) -> Invocation:
+    # A dotted key with quotes is not understood, so the whole table is given, for this one directory.
+    trust = ("-c", f'projects={{"{WORKDIR}"={{trust_level="trusted"}}}}') if _shared.trusted(request.workdir) else ()
+    argv = (*head, *trust, "-c", _TITLE_CONFIG, *_options(request))
+    env = dict(request.env)
+    positional = ("--", *conversation) if conversation else ()
+    if not request.prompt:
+        return Invocation((*argv, *positional), env)
+    if not _shared.fits_argv(request.prompt):
+        return Invocation((*argv, *positional), env, delivered="paste")
+    return Invocation((*argv, "--", *conversation, request.prompt), env, delivered="argv")
+
+
+def _headless(request: LaunchRequest, head: tuple[str, ...], conversation: tuple[str, ...]) -> Invocation:
+    argv = (*head, "--json", "--skip-git-repo-check", *_options(request), "--", *conversation)
+    prompt = request.prompt or ""
+    # "-" means stdin even behind `--`.
+    if prompt in ("", "-") or not _shared.fits_argv(prompt):
+        return Invocation((*argv, "-"), dict(request.env), stdin=prompt, delivered="stdin")
+    return Invocation((*argv, prompt), dict(request.env), delivered="argv")
+
+
+AGENT = Codex()

@@ -1,0 +1,135 @@
+"""Gemini CLI: chosen ids, activity in the terminal title, and its clean-up of sessions off by default."""
+
+from __future__ import annotations
+
+import json
+import re
+
+from reconciler.agents import _shared
+from reconciler.core.agent import (
+    UNKNOWN,
+    Activity,
+    ActivityState,
+    Facts,
+    Invocation,
+    LaunchRequest,
+    Probe,
+    Stop,
+)
+
+_DEFAULTS_FILE = "gemini-defaults.json"
+# Its clean-up deletes a session that was resumed in a later minute than it was started (gemini-cli #27368).
+_DEFAULTS = json.dumps({"general": {"sessionRetention": {"enabled": False}}})
+_TITLES: dict[str, ActivityState] = {"◇": "idle", "✦": "busy", "⏲": "busy", "✋": "waiting"}
+_MODES = {
+    "ask": ("--approval-mode", "default"),
+    "edit": ("--approval-mode", "auto_edit"),
+    "bypass": ("--approval-mode", "yolo"),
+    **{mode: ("--approval-mode", mode) for mode in ("default", "auto_edit", "yolo", "plan")},
+}
+
+
+class Gemini:
+    """The driver for `gemini`."""
+
+    name = "gemini"
+    command = "gemini"
+    install = "npm install -g @google/gemini-cli"
+    assigns_id = True
+    resumable = True
+    activity_source = True
+    version_args: tuple[str, ...] = ("--version",)
+    known_versions = "0.61"
+
+    def start(self, request: LaunchRequest) -> Invocation:
+        """Interactive, a new conversation with the id of the request."""
+        return _interactive(request, f"--session-id={request.session_id or ''}")
+
+    def resume(self, request: LaunchRequest) -> Invocation:
+        """Interactive, the same conversation; only from the working directory that it was started in."""
+        return _interactive(request, f"--resume={request.session_id or ''}")
+
+    def turn(self, request: LaunchRequest) -> Invocation:
+        """Headless: one prompt, one JSON object on stdout."""
+        return _headless(request, f"--session-id={request.session_id or ''}")
+
+    def resume_turn(self, request: LaunchRequest) -> Invocation:
+        """Headless: one more prompt in the same conversation."""
+        return _headless(request, f"--resume={request.session_id or ''}")
+
+    def probes(self, session_id: str | None) -> tuple[Probe, ...]:
+        """The chats file, whose name holds the first eight characters of the id."""
+        if session_id is None:
+            return ()
+        chats = "{GEMINI_CLI_HOME:-{home}}/.gemini/tmp/*/chats"
+        return (Probe("store", "store", f"{chats}/session-*-{session_id[:8]}.jsonl"),)
+
+    def activity(self, facts: Facts) -> Activity:
+        """From the sign that its title begins with."""
+        state = _TITLES.get(facts.title[:1])
+        if state is None:
+            return UNKNOWN
+        return Activity(state, "title", detail="action required" if state == "waiting" else "")
+
+    def conversation(self, facts: Facts) -> str | None:
+        """It does not say; the id is ours."""
+        return None
+
+    def exists(self, facts: Facts) -> bool | None:
+        """Whether a chats file of it lies there."""
+        return None if facts.store is None else any(file.size > 0 for file in facts.store)
+
+    def ready(self, facts: Facts) -> bool | None:
+        """Not before its title is set. "Ready" also stands over its login dialog, so that proves nothing."""
+        if not facts.title:
+            return None
+        return {"idle": None, "unknown": False}.get(self.activity(facts).state, True)
+
+    def paste_text(self, text: str) -> str:
+        """`/quit` and its like would run; `!` opens its shell mode when typed."""
+        return _shared.pasteable(text)
+
+    def clean_stop(self) -> Stop:
+        """^C ends a turn or declines a question, ^C twice leaves."""
+        return Stop(("Escape", "C-c", "C-c", "C-c"), "TERM")
+
+    def parse_version(self, output: str) -> str | None:
+        """`0.61.0`, alone on its line."""
+        found = re.search(r"^(\d+\.\d+\.\d+\S*)$", output.strip(), re.MULTILINE)
+        return found[1] if found else None
+
+
+def _base(request: LaunchRequest, conversation: str) -> tuple[tuple[str, ...], dict[str, str], dict[str, str]]:
+    trust = ("--skip-trust",) if _shared.trusted(request.workdir) else ()
+    model = ("--model", request.model) if request.model else ()
+    mode = _shared.mode_args(Gemini.name, _MODES, request.permission_mode)
+    argv = (request.command, *trust, conversation, *model, *mode, *request.args)
+    env = {
+        # One process instead of a wrapper that ignores TERM and a child that outlives its terminal.
+        "GEMINI_CLI_NO_RELAUNCH": "true",
+        # Defaults only: whatever the user, the project or the administrator sets still wins.
+        "GEMINI_CLI_SYSTEM_DEFAULTS_PATH": f"{request.session_dir}/{_DEFAULTS_FILE}",
+        **request.env,
+    }
+    return argv, env, {_DEFAULTS_FILE: _DEFAULTS}
+
+
+def _interactive(request: LaunchRequest, conversation: str) -> Invocation:
+    argv, env, files = _base(request, conversation)
+    if not request.prompt:
+        return Invocation(argv, env, files)
+    if not _shared.fits_argv(request.prompt):
+        return Invocation(argv, env, files, delivered="paste")
+    return Invocation((*argv, f"--prompt-interactive={request.prompt}"), env, files, delivered="argv")
+
+
+def _headless(request: LaunchRequest, conversation: str) -> Invocation:
+    argv, env, files = _base(request, conversation)
+    argv = (*argv, "--output-format", "json")
+    prompt = request.prompt or ""
+    if not prompt or not _shared.fits_argv(prompt):
+        return Invocation(argv, env, files, stdin=prompt, delivered="stdin")
+    return Invocation((*argv, f"--prompt={prompt}"), env, files, delivered="argv")
+
+
+AGENT = Gemini()

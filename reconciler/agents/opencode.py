@@ -1,0 +1,149 @@
+"""OpenCode: ids of its own, reported with its activity by a plugin that is given at each launch."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Literal
+from urllib.parse import quote
+
+from reconciler.agents import _shared
+from reconciler.core.agent import WORKDIR, Activity, Facts, Invocation, LaunchRequest, Probe, Stop
+
+Delivered = Literal["argv", "stdin", "paste", "none"]
+_DATA = "{XDG_DATA_HOME:-{home}/.local/share}/opencode"
+_SESSION = re.compile(r"ses_[A-Za-z0-9]{6,64}")
+_PLUGIN_FILE = "opencode-plugin.js"
+# Runs inside opencode. A child that the agent's own shell starts inherits the configuration, so the plugin
+# works for the first process only; sessions of subagents say nothing about the conversation.
+_PLUGIN = """\
+import { appendFileSync } from "node:fs"
+
+const states = {
+  "session.idle": "idle", "session.error": "idle",
+  "permission.asked": "waiting", "permission.replied": "busy",
+  "question.asked": "waiting", "question.replied": "busy", "question.rejected": "busy",
+}
+
+export const Reconciler = async () => {
+  const owner = process.env.RECONCILER_OPENCODE_PID
+  if (owner && owner !== String(process.pid)) return {}
+  process.env.RECONCILER_OPENCODE_PID = String(process.pid)
+  if (process.env.npm_config_fetch_retries === "0") delete process.env.npm_config_fetch_retries
+  const children = new Set()
+  const note = (event, state, session) => {
+    const line = JSON.stringify({ at: Date.now() / 1000, event, state, session })
+    try { appendFileSync(EVENTS, line + "\\n", { mode: 0o600 }) } catch {}
+  }
+  note("plugin.loaded", "idle", null)
+  return {
+    event: async ({ event }) => {
+      const p = event.properties ?? {}
+      if (event.type === "session.created" && p.info?.parentID) children.add(p.info.id)
+      if (!p.sessionID || children.has(p.sessionID)) return
+      if (event.type === "session.status") note(event.type, p.status?.type === "idle" ? "idle" : "busy", p.sessionID)
+      else if (event.type in states) note(event.type, states[event.type], p.sessionID)
+    },
+  }
+}
+"""
+_MODES: dict[str, tuple[str, ...]] = {
+    "default": (), "ask": (), "edit": (), "plan": ("--agent", "plan"), "bypass": ("--auto",), "auto": ("--auto",),
+}  # fmt: skip
+_PERMISSIONS = {"ask": {"edit": "ask", "bash": "ask", "webfetch": "ask"}, "edit": {"edit": "allow", "bash": "ask"}}
+
+
+class OpenCode:
+    """The driver for `opencode`."""
+
+    name = "opencode"
+    command = "opencode"
+    install = "npm install -g opencode-ai"
+    assigns_id = False
+    resumable = True
+    activity_source = True
+    version_args: tuple[str, ...] = ("--version",)
+    known_versions = "1.18"
+
+    def start(self, request: LaunchRequest) -> Invocation:
+        """Interactive, a new conversation; its id appears in the events."""
+        prompt = request.prompt or ""
+        if prompt and _shared.fits_argv(prompt):
+            return _invocation(request, (), (f"--prompt={prompt}",), delivered="argv")
+        return _invocation(request, (), (), delivered="paste" if prompt else "none")
+
+    def resume(self, request: LaunchRequest) -> Invocation:
+        """Interactive, the same conversation. `--prompt` is ignored beside `--session`, so it is pasted."""
+        delivered: Delivered = "paste" if request.prompt else "none"
+        return _invocation(request, (), (f"--session={request.session_id or ''}",), delivered=delivered)
+
+    def turn(self, request: LaunchRequest) -> Invocation:
+        """Headless, by stdin always: `run` puts quotes around an argument that holds spaces."""
+        return _invocation(request, ("run", "--format", "json"), (), delivered="stdin")
+
+    def resume_turn(self, request: LaunchRequest) -> Invocation:
+        """Headless, the same conversation. Without its directory it hangs for ever, though the turn runs."""
+        same = (f"--session={request.session_id or ''}", "--dir", WORKDIR)
+        return _invocation(request, ("run", "--format", "json"), same, delivered="stdin")
+
+    def probes(self, session_id: str | None) -> tuple[Probe, ...]:
+        """Only whether there is a database: what is in it, `opencode export` alone can tell."""
+        return (Probe("database", "names", "{OPENCODE_DB:-" + _DATA + "/opencode.db}"),)
+
+    def activity(self, facts: Facts) -> Activity:
+        """From the plugin's last event."""
+        return _shared.hook_activity(facts)
+
+    def conversation(self, facts: Facts) -> str | None:
+        """The session that the last event is about."""
+        session = _shared.json_object(facts.event).get("session")
+        return session if isinstance(session, str) and _SESSION.fullmatch(session) else None
+
+    def exists(self, facts: Facts) -> bool | None:
+        """Not where there is no database; else only opencode itself can tell."""
+        return False if facts.names.get("database") == () else None
+
+    def ready(self, facts: Facts) -> bool | None:
+        """Its title is set when its screen is drawn; there are no dialogs."""
+        return facts.title == "OpenCode" or facts.title.startswith("OC | ") if facts.title else None
+
+    def paste_text(self, text: str) -> str:
+        """`/exit` and its like would run; `!` opens its shell mode when typed."""
+        return _shared.pasteable(text)
+
+    def clean_stop(self) -> Stop:
+        """^C leaves at once, also mid-turn, and keeps the partial text; the first may only empty the composer."""
+        return Stop(("C-c", "C-c"), "TERM")
+
+    def parse_version(self, output: str) -> str | None:
+        """`1.18.33`, alone on its line."""
+        found = re.search(r"^(\d+\.\d+\.\d+\S*)$", output.strip(), re.MULTILINE)
+        return found[1] if found else None
+
+
+def _config(request: LaunchRequest) -> dict[str, object]:
+    config: dict[str, object] = dict(_shared.json_object(request.env.get("OPENCODE_CONFIG_CONTENT", "")))
+    theirs = config.get("plugin")
+    url = "file://" + quote(f"{request.session_dir}/{_PLUGIN_FILE}")
+    config["plugin"] = [*(theirs if isinstance(theirs, list) else []), url]
+    if request.permission_mode in _PERMISSIONS:
+        config["permission"] = _PERMISSIONS[request.permission_mode]
+    return config
+
+
+def _invocation(
+    request: LaunchRequest, head: tuple[str, ...], tail: tuple[str, ...], *, delivered: Delivered
+) -> Invocation:
+    mode = _shared.mode_args(OpenCode.name, _MODES, request.permission_mode)
+    model = ("--model", request.model) if request.model else ()
+    # Beside a plugin opencode waits for an npm download at start; unreachable, it would be retried for minutes.
+    env = {"npm_config_fetch_retries": "0", **request.env, "OPENCODE_CONFIG_CONTENT": json.dumps(_config(request))}
+    plugin = _PLUGIN.replace("EVENTS", json.dumps(f"{request.session_dir}/events"), 1)
+    argv = (request.command, *head, *model, *mode, *request.args, *tail)
+    files = {_PLUGIN_FILE: plugin}
+    if delivered == "stdin":
+        return Invocation(argv, env, files, stdin=request.prompt or "", delivered="stdin")
+    return Invocation(argv, env, files, delivered=delivered)
+
+
+AGENT = OpenCode()
