@@ -20,6 +20,7 @@ from reconciler.core.values import (
     Port,
     PositiveCount,
     PositiveDuration,
+    Scalar,
     SshConfig,
     Text,
     Words,
@@ -111,9 +112,7 @@ class Host(Model):
     transport: Literal["ssh", "openssh", "local"] = Field(
         "ssh", description="How to reach it: built-in SSH, the system's `ssh`, or not at all (this machine)."
     )
-    ssh_config: SshConfig = Field(
-        True, description="Read `~/.ssh/config`, or the file given; what is set here wins."
-    )
+    ssh_config: SshConfig = Field(True, description="Read `~/.ssh/config`, or the file given; what is set here wins.")
     port: Port | None = Field(None, description="SSH port. Default: the SSH config's, else 22.")
     user: HostToken | None = Field(None, description="Login name. Default: the SSH config's, else yours.")
     auth: Auth | None = Field(None, description="How to log in. Default: key files and agent, as `ssh` does.")
@@ -130,7 +129,7 @@ class Host(Model):
         3, description="Unanswered keepalives until the connection counts as dropped."
     )
     compression: Flag = Field(False, description="Compress the connection.")
-    ssh_options: Mapping[str, str | int | bool] = Field({}, description="Further options, in ssh_config's names.")
+    ssh_options: Mapping[str, Scalar] = Field({}, description="Further options, in ssh_config's names.")
     workdir: Text = Field("~", description="Default working directory of its sessions.")
     path_map: Mapping[str, str] = Field({}, description="Local prefix to prefix on this host.")
     env: Env = Field({}, description="Environment of every session on it. Secret-capable.")
@@ -162,9 +161,7 @@ class AgentSpec(Model):
     start: Argv | None = Field(None, description="Template: interactive, a new conversation.")
     resume: Argv | None = Field(None, description="Template: interactive, the same conversation.")
     turn: Argv | None = Field(None, description="Template: headless, one prompt.")
-    resume_turn: Argv | None = Field(
-        None, description="Template: headless, one more prompt in the same conversation."
-    )
+    resume_turn: Argv | None = Field(None, description="Template: headless, one more prompt in the same conversation.")
     prompt_via: Literal["argv", "stdin", "paste"] | None = Field(
         None,
         description="How the first prompt gets in: an argument (up to 100 kB), standard input (headless), "

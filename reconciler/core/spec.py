@@ -128,9 +128,7 @@ class Session(Model):
     on_prompt_change: OnPromptChange = Field(
         "send", description="An edited prompt is the next message, a reason to restart, or ignored."
     )
-    model: Text | None = Field(
-        None, description="Model. Changing it resumes the conversation under a new process."
-    )
+    model: Text | None = Field(None, description="Model. Changing it resumes the conversation under a new process.")
     permission_mode: Text | None = Field(None, description="The agent's permission mode.")
     args: Words = Field((), description="Further arguments. For the agent `shell`: its command.")
     env: Env = Field({}, description="Environment. Secret-capable.")

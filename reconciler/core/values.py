@@ -39,9 +39,7 @@ def parse_duration(value: object) -> float:
     """Seconds of a duration such as "500ms", "30s", "10m", "1h", "7d"."""
     if isinstance(value, str) and (match := _DURATION.fullmatch(value)):
         return int(match[1]) * _UNITS[match[2]]
-    raise fail(
-        'must be a duration in quotes: a whole number and a unit, such as "500ms", "30s", "10m", "1h" or "7d"'
-    )
+    raise fail('must be a duration in quotes: a whole number and a unit, such as "500ms", "30s", "10m", "1h" or "7d"')
 
 
 def format_duration(seconds: float) -> str:
@@ -69,7 +67,7 @@ def _name(text: str) -> str:
 def _env(table: Mapping[str, str]) -> Mapping[str, str]:
     for key in table:
         if not _ENV_NAME.fullmatch(key):
-            raise fail(f"`{key}` cannot name an environment variable: letters, digits and `_`, no digit first")
+            raise fail(f"holds `{key}`: environment variables are letters, digits and `_`, no digit first")
     return table
 
 
@@ -100,6 +98,12 @@ def _ssh_config(value: object) -> bool | str:
     raise fail("must be true, false, or the path of an SSH config in quotes")
 
 
+def _scalar(value: object) -> object:
+    if isinstance(value, (str, int)):
+        return value
+    raise fail("must be text, a whole number, true or false")
+
+
 def _argv(value: object) -> object:
     """A command given as one string is a line for the host's `sh`."""
     return ("/bin/sh", "-c", value) if isinstance(value, str) else value
@@ -125,11 +129,10 @@ CommandLine = Annotated[
     BeforeValidator(_argv, json_schema_input_type=str | list[str]),
 ]
 Text = Annotated[str, Field(min_length=1)]
+Scalar = Annotated[Any, BeforeValidator(_scalar), WithJsonSchema({"type": ["string", "integer", "boolean"]})]
 Labels = Mapping[str, str]
 Env = Annotated[Mapping[str, str], AfterValidator(_env)]
-HostToken = Annotated[
-    str, AfterValidator(_host_token), WithJsonSchema({"type": "string", "pattern": r"^[^-\s]\S*$"})
-]
+HostToken = Annotated[str, AfterValidator(_host_token), WithJsonSchema({"type": "string", "pattern": r"^[^-\s]\S*$"})]
 Fingerprint = Annotated[
     str,
     AfterValidator(_fingerprint),

@@ -1,0 +1,153 @@
+"""Where a key or value stands in the text of a TOML file, by its path. Pure, and only built when asked.
+
+tomllib gives values without positions; here tree-sitter gives positions without values. The two agree on
+what a path is: `("hosts", "gpu", "auth", "path")`, with numbers for entries of arrays.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from tree_sitter import Node
+
+Path = tuple[str | int, ...]
+_MAX_DEPTH = 64  # deeper than any key of ours; bounds the recursion into nested arrays
+
+
+@dataclass(frozen=True)
+class Span:
+    """A stretch of a file: lines and columns from 1 in characters; the end column is the one after the last."""
+
+    line: int
+    column: int
+    end_line: int
+    end_column: int
+
+
+@dataclass(frozen=True)
+class _Entry:
+    key: Node
+    value: Node
+    explicit: bool  # False: a table that only exists because something is declared below it
+
+
+class Positions:
+    """An index over one file: built from its headers at once, and from a table's keys when one is asked for."""
+
+    def __init__(self, text: str) -> None:
+        from tree_sitter import Language, Parser  # slow to load, and needed for positions only
+        from tree_sitter_toml import language
+
+        self._source = text.encode()
+        self._lines = self._source.split(b"\n")
+        self._entries: dict[Path, _Entry] = {}
+        self._unread: dict[Path, list[Node]] = {}
+        self._array_sizes: dict[Path, int] = {}
+        self._repeated: list[tuple[_Entry, _Entry]] = []
+        self._tree = Parser(Language(language())).parse(self._source)
+        self._read_headers(self._tree.root_node)
+
+    def find(self, path: Path, part: Literal["key", "value"] = "value") -> Span | None:
+        """The place of `path`, or of the nearest table around it; None in a file that holds nothing of it."""
+        for size in range(len(path) + 1):
+            self._read_table(path[:size])
+        for size in range(len(path), 0, -1):
+            entry = self._entries.get(path[:size])
+            if entry is not None:
+                exact = size == len(path) and part == "value"
+                return self._span(entry.value if exact else entry.key)
+        return None
+
+    def repeated_at(self, line: int) -> tuple[Span, Span] | None:
+        """The first and second declaration of the key or table that is declared again on `line`."""
+        for path in list(self._unread):
+            self._read_table(path)
+        for first, second in self._repeated:
+            if second.key.start_point[0] < line <= second.value.end_point[0] + 1:
+                return self._span(first.key), self._span(second.key)
+        return None
+
+    def _read_headers(self, root: Node) -> None:
+        self._unread[()] = [root]
+        for node in root.named_children:
+            if node.type not in ("table", "table_array_element") or not node.named_children:
+                continue
+            header = node.named_children[0]
+            path = self._header_path(tuple(self._key_parts(header)))
+            if node.type == "table_array_element":
+                index = self._array_sizes.get(path, 0)
+                self._array_sizes[path] = index + 1
+                self._add(path, header, header, explicit=False)
+                path = (*path, index)
+            self._add(path, header, header, explicit=True)
+            self._unread.setdefault(path, []).append(node)
+
+    def _header_path(self, parts: tuple[str, ...]) -> Path:
+        """`[a.b]` below `[[a]]` belongs to the last `a`."""
+        path: Path = ()
+        for part in parts:
+            if path in self._array_sizes:
+                path = (*path, self._array_sizes[path] - 1)
+            path = (*path, part)
+        return path
+
+    def _read_table(self, path: Path) -> None:
+        for node in self._unread.pop(path, ()):
+            self._read_pairs(path, node, 0)
+
+    def _read_pairs(self, prefix: Path, table: Node, depth: int) -> None:
+        for pair in table.named_children:
+            if pair.type != "pair" or len(pair.named_children) < 2:
+                continue
+            key, value = pair.named_children[:2]
+            path = (*prefix, *self._key_parts(key))
+            self._add(path, key, value, explicit=True)
+            self._read_value(path, value, depth + 1)
+
+    def _read_value(self, path: Path, value: Node, depth: int) -> None:
+        if depth > _MAX_DEPTH:
+            return
+        if value.type == "inline_table":
+            self._read_pairs(path, value, depth)
+        elif value.type == "array":
+            items = [node for node in value.named_children if node.type != "comment"]
+            for index, item in enumerate(items):
+                self._add((*path, index), item, item, explicit=True)
+                self._read_value((*path, index), item, depth + 1)
+
+    def _add(self, path: Path, key: Node, value: Node, *, explicit: bool) -> None:
+        entry = _Entry(key, value, explicit)
+        for size in range(1, len(path)):
+            self._entries.setdefault(path[:size], _Entry(key, key, False))
+        known = self._entries.get(path)
+        if known is None or (explicit and not known.explicit):
+            self._entries[path] = entry
+        elif explicit:
+            self._repeated.append((known, entry))
+
+    def _key_parts(self, key: Node) -> Iterator[str]:
+        if key.type == "dotted_key":
+            for part in key.named_children:
+                yield from self._key_parts(part)
+        elif key.text is not None:
+            text = key.text.decode()
+            yield _unquote(text) if key.type == "quoted_key" else text
+
+    def _span(self, node: Node) -> Span:
+        (line, column), (end_line, end_column) = node.start_point, node.end_point
+        return Span(line + 1, self._column(line, column), end_line + 1, self._column(end_line, end_column))
+
+    def _column(self, row: int, byte: int) -> int:
+        line = self._lines[row] if row < len(self._lines) else b""
+        return len(line[:byte].decode(errors="replace")) + 1
+
+
+def _unquote(text: str) -> str:
+    try:
+        return next(iter(tomllib.loads(f"{text} = 0")))
+    except (tomllib.TOMLDecodeError, StopIteration):
+        return text
