@@ -16,9 +16,14 @@ _TOP_LEVEL = ("fleet", "defaults", *KINDS, "moved", "removed")
 _PLACE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)\Z")
 
 
-def read(texts: Mapping[str, str], root: str = "") -> Raw:
-    """The documents and the resources in them. Errors wait in `findings` until `build`."""
-    raw = Raw(texts, {}, Findings(texts), root)
+def read(texts: Mapping[str, str], root: str = "", failed: tuple[Diagnostic, ...] = ()) -> Raw:
+    """The documents and the resources in them. Errors wait in `findings` until `build`.
+
+    `failed` says which files could not be read; they are errors like all others.
+    """
+    raw = Raw(texts, {}, Findings(texts), root, unread=bool(failed))
+    for diagnostic in failed:
+        raw.findings.add(diagnostic)
     for file in sorted(texts):
         document = _read_toml(raw, file)
         if document is not None:

@@ -124,6 +124,7 @@ class Raw:
     documents: dict[str, Table]
     findings: Findings
     root: str = ""
+    unread: bool = False  # a file could not even be read: `texts` is not all there is
     entries: dict[str, dict[str, Entry]] = field(default_factory=lambda: {kind: {} for kind in KINDS})
     defaults: dict[str, Defaults] = field(default_factory=dict)
     fleet: tuple[str, Table] | None = None
@@ -131,7 +132,7 @@ class Raw:
     @property
     def complete(self) -> bool:
         """Whether every file could be read: only then is a name that nobody declares an unknown one."""
-        return len(self.documents) == len(self.texts)
+        return not self.unread and len(self.documents) == len(self.texts)
 
     def prompt_files(self) -> Iterator[tuple[str, str]]:
         """(file that names it, prompt file as written) of every resource, defaults included."""

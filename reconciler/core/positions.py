@@ -77,7 +77,7 @@ class Positions:
             if node.type not in ("table", "table_array_element") or not node.named_children:
                 continue
             header = node.named_children[0]
-            path = self._header_path(tuple(self._key_parts(header)))
+            path = self._header_path(tuple(key_parts(header)))
             if node.type == "table_array_element":
                 index = self._array_sizes.get(path, 0)
                 self._array_sizes[path] = index + 1
@@ -104,7 +104,7 @@ class Positions:
             if pair.type != "pair" or len(pair.named_children) < 2:
                 continue
             key, value = pair.named_children[:2]
-            path = (*prefix, *self._key_parts(key))
+            path = (*prefix, *key_parts(key))
             self._add(path, key, value, explicit=True)
             self._read_value(path, value, depth + 1)
 
@@ -129,14 +129,6 @@ class Positions:
         elif explicit:
             self._repeated.append((known, entry))
 
-    def _key_parts(self, key: Node) -> Iterator[str]:
-        if key.type == "dotted_key":
-            for part in key.named_children:
-                yield from self._key_parts(part)
-        elif key.text is not None:
-            text = key.text.decode()
-            yield _unquote(text) if key.type == "quoted_key" else text
-
     def _span(self, node: Node) -> Span:
         (line, column), (end_line, end_column) = node.start_point, node.end_point
         return Span(line + 1, self._column(line, column), end_line + 1, self._column(end_line, end_column))
@@ -144,6 +136,16 @@ class Positions:
     def _column(self, row: int, byte: int) -> int:
         line = self._lines[row] if row < len(self._lines) else b""
         return len(line[:byte].decode(errors="replace")) + 1
+
+
+def key_parts(key: Node) -> Iterator[str]:
+    """The parts of a key, without quotes and escapes."""
+    if key.type == "dotted_key":
+        for part in key.named_children:
+            yield from key_parts(part)
+    elif key.text is not None:
+        text = key.text.decode()
+        yield _unquote(text) if key.type == "quoted_key" else text
 
 
 def _unquote(text: str) -> str:

@@ -66,6 +66,11 @@ def keys_of(model: type[BaseModel]) -> list[str]:
     return [info.alias or name for name, info in model.model_fields.items()]
 
 
+def models_of(model: type[BaseModel], key: str) -> list[type[BaseModel]]:
+    """The models that the value of a key may be, or may hold."""
+    return list(_models_in(_field(model, key)))
+
+
 def _sentence(error: ErrorDetails) -> str:
     kind, context = error["type"], error.get("ctx", {})
     if kind == "spec":

@@ -1,0 +1,74 @@
+"""`reconciler init`: writes one commented starter spec, and never overwrites anything."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import Annotated
+
+import typer
+
+FILE = "fleet.toml"
+STARTER = """\
+# What should run, and where. Check it with `reconciler validate`, see what would happen with
+# `reconciler plan`, make it so with `reconciler apply`.
+
+[fleet]
+# Marks this fleet's sessions on hosts: two fleets never touch each other's.
+name = "default"
+
+# What every session has in common.
+[defaults.session]
+agent = "claude-code"
+
+# Machines to run sessions on. This machine is the host `local`; it needs no table.
+#
+# [hosts.gpu]
+# address = "gpu-server"            # a host name, or an alias of ~/.ssh/config
+# workdir = "~/code"
+
+# One agent session. Without `host` it runs on this machine.
+[sessions.hello]
+workdir = "~"
+prompt = "Say hello, then wait for what I ask you."
+
+# [sessions.tests]
+# host = "gpu"
+# agent = "codex"
+# workdir = "~/code/app"
+# prompt_file = "prompts/tests.md"  # relative to this file
+# depends_on = ["hello"]
+"""
+
+
+def command(
+    directory: Annotated[str, typer.Argument(metavar="[DIR]", help="Where to put the specs.")] = "specs",
+    discover: Annotated[bool, typer.Option("--discover", help="Read ~/.ssh/config and running sessions.")] = False,
+) -> None:
+    """Write a starter spec, with comments, into a directory."""
+    if discover:
+        typer.echo("error: `init --discover` is specified but not implemented yet", err=True)
+        raise typer.Exit(64)
+    path = os.path.join(directory, FILE)
+    try:
+        _refuse_existing(directory)
+        os.makedirs(directory, exist_ok=True)
+        # "x": made by us or not at all, whatever else happens at the same time.
+        with open(path, "x", encoding="utf-8") as file:
+            file.write(STARTER)
+    except FileExistsError as error:
+        what = error.filename
+        typer.echo(f"error: {what} exists; nothing was written\nhelp: edit it, or name another directory", err=True)
+        raise typer.Exit(1) from None
+    except OSError as error:
+        typer.echo(f"error: {path} cannot be written: {error.strerror}", err=True)
+        raise typer.Exit(1) from None
+    typer.echo(f"Wrote {path}. Edit it, then run `reconciler plan{'' if directory == 'specs' else ' ' + directory}`.")
+
+
+def _refuse_existing(directory: str) -> None:
+    """A second starter beside other specs would contradict them."""
+    if os.path.isdir(directory):
+        for name in sorted(os.listdir(directory)):
+            if name.endswith(".toml"):
+                raise FileExistsError(errno.EEXIST, "exists", os.path.join(directory, name))

@@ -1,0 +1,166 @@
+"""Specs from a directory: every `*.toml` below it, read once. Never writes, resolves no secret."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import gc
+import os
+import stat
+from collections.abc import Iterator
+
+from reconciler.core.collect import read
+from reconciler.core.diagnostics import Diagnostic, locate
+from reconciler.core.parse import build, invalid
+from reconciler.core.positions import Span
+from reconciler.core.spec import Desired
+from reconciler.errors import SpecError
+from reconciler.sources.ignore import compile_ignore
+
+MAX_BYTES = 64 * 1024 * 1024
+IGNORE_FILE = ".reconcilerignore"
+
+
+def load(directory: str) -> Desired:
+    """What the files below `directory` declare.
+
+    Files are named in diagnostics as `directory` was given. Raises SpecError with every diagnostic; a missing
+    directory is one too, never an empty fleet.
+    """
+    texts: dict[str, str] = {}
+    failed: list[Diagnostic] = []
+    for file in spec_files(directory):
+        try:
+            texts[file] = read_text(file)
+        except (OSError, UnicodeDecodeError) as error:
+            failed.append(unreadable(file, error))
+    root = os.path.join(os.path.normpath(directory), "")
+    with _no_garbage_collection():
+        raw = read(texts, root, tuple(failed))
+        attachments = {key: _read_attachment(*key) for key in set(raw.prompt_files())}
+        return build(raw, attachments)
+
+
+def spec_files(directory: str) -> list[str]:
+    """The paths of all spec files below `directory`, sorted; hidden and ignored ones left out.
+
+    Raises SpecError when the directory, or one below it, cannot be listed.
+    """
+    top = os.path.normpath(directory)
+    if not os.path.isdir(top):
+        raise _no_directory(directory, os.path.lexists(top))
+    files: list[str] = []
+    failed: list[Diagnostic] = []
+    ignored = compile_ignore(_ignore_text(top))
+    seen: set[tuple[int, int]] = set()
+    pending = [""]
+    while pending:
+        below = pending.pop()
+        try:
+            directories, found = _list(top, below, seen)
+        except OSError as error:
+            failed.append(unreadable(os.path.join(top, below), error))
+            continue
+        files += [path for path in found if not ignored(path, False)]
+        pending += [path for path in directories if not ignored(path, True)]
+    if failed:
+        raise invalid(tuple(failed))
+    return sorted(os.path.normpath(os.path.join(top, path)) for path in files)
+
+
+def read_text(path: str) -> str:
+    """The text of a regular file of at most 64 MiB. Raises OSError or UnicodeDecodeError."""
+    # A named pipe would block on open: look before opening, and once more at what was opened.
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError(0, "not a regular file")
+    with open(path, "rb") as file:
+        data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise OSError(0, f"larger than {MAX_BYTES // 1024 // 1024} MiB")
+    return data.decode("utf-8-sig")
+
+
+def unreadable(file: str, error: OSError | UnicodeDecodeError) -> Diagnostic:
+    """The finding for a file that could not be read."""
+    if isinstance(error, OSError):
+        return Diagnostic("error", f"cannot be read: {error.strerror or error}", file=file, code="unreadable")
+    data: bytes = error.object
+    before = data[: error.start]
+    line, column = before.count(b"\n") + 1, len(before.rpartition(b"\n")[2].decode("utf-8")) + 1
+    finding = Diagnostic(
+        "error", f"not valid UTF-8: byte 0x{data[error.start]:02x}", "save it as UTF-8", code="encoding"
+    )
+    return locate(finding, file, data.decode("utf-8", "backslashreplace"), Span(line, column, line, column + 4))
+
+
+def _list(top: str, below: str, seen: set[tuple[int, int]]) -> tuple[list[str], list[str]]:
+    """Directories and spec files right below; nothing for a directory that was seen under another name."""
+    path = os.path.join(top, below)
+    status = os.stat(path)
+    identity = (status.st_dev, status.st_ino)
+    if identity in seen:
+        return [], []
+    seen.add(identity)
+    directories: list[tuple[bool, str]] = []
+    files: list[str] = []
+    with os.scandir(path) as entries:
+        for entry in entries:
+            name = f"{below}/{entry.name}" if below else entry.name
+            if entry.name.startswith("."):
+                continue
+            if _is_directory(entry):
+                directories.append((not entry.is_symlink(), name))
+            elif entry.name.endswith(".toml"):
+                files.append(name)
+    # The last is visited first: real directories before links to them, so that the real name is the one shown.
+    return [name for _, name in sorted(directories, key=lambda item: (item[0], item[1]))], files
+
+
+def _is_directory(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        if error.errno == errno.ELOOP:  # a link to itself is no directory
+            return False
+        raise  # what cannot be looked at is not absent
+
+
+def _ignore_text(top: str) -> str:
+    path = os.path.join(top, IGNORE_FILE)
+    try:
+        return read_text(path)
+    except FileNotFoundError:
+        return ""
+    except (OSError, UnicodeDecodeError) as error:
+        # Reading on would take in what was meant to be ignored.
+        raise invalid((unreadable(path, error),)) from None
+
+
+def _read_attachment(file: str, name: str) -> str | Exception:
+    path = os.path.join(os.path.dirname(file), os.path.expanduser(name))
+    try:
+        return read_text(path)
+    except UnicodeDecodeError:
+        return OSError(0, "not valid UTF-8")
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        return error
+
+
+def _no_directory(directory: str, exists: bool) -> SpecError:
+    summary = f"`{directory}` is not a directory" if exists else f"there is no spec directory `{directory}`"
+    remedy = f"run `reconciler init {directory}` to make one, or name another directory"
+    error = SpecError(summary, (Diagnostic("error", summary, remedy, file=directory, code="no-directory"),))
+    error.remedy = remedy
+    return error
+
+
+@contextlib.contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Thousands of small objects that all stay: looking for garbage among them doubles the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
