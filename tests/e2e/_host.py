@@ -38,6 +38,10 @@ class Host(abc.ABC):
         """All its processes vanish at once."""
 
     @abc.abstractmethod
+    def remove(self) -> None:
+        """Power cut, and nothing is left of it but its directory."""
+
+    @abc.abstractmethod
     def cable_out(self) -> None:
         """Nothing gets to it and nothing comes from it; it runs on."""
 
@@ -85,6 +89,7 @@ class Host(abc.ABC):
             self.own(made)
         return target
 
+    @abc.abstractmethod
     def own(self, path: Path) -> None:
         """Give a file to the user of the host."""
 
@@ -130,7 +135,7 @@ class Host(abc.ABC):
         while time.monotonic() < end:
             with (
                 contextlib.suppress(OSError),
-                socket.create_connection((self.address, self.port), timeout=1.0) as connection,
+                socket.create_connection((self.address, self.port), timeout=0.1) as connection,
             ):
                 if connection.recv(4) == b"SSH-":
                     return

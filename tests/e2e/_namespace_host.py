@@ -101,6 +101,7 @@ class NamespaceHost(Host):
         self._state("group", f"root:x:0:\ndaemon:x:1:\ntty:x:5:\n{self.user}:x:{UID}:\nnogroup:x:65534:\n")
         # "*" is no password and not "locked": sshd lets keys in.
         self._state("shadow", "".join(f"{line.split(':')[0]}:*:19000:0:99999:7:::\n" for line in (root + me).split()))
+        self._state("init", _INIT)
         self._state("machine-id", uuid.uuid4().hex + "\n")
         self._state("hostname", self.name + "\n")
         gateway = f"ip route add default via 10.77.{self.network}.1"
@@ -117,7 +118,7 @@ class NamespaceHost(Host):
         # Dies with the thread that started it, and its PID 1 with it: nothing outlives a killed test run.
         command = ["setpriv", "--pdeathsig", "KILL", "unshare", "--kill-child=KILL", "--fork"]
         command += ["--net", "--pid", "--mount", "--uts", "--ipc", "--propagation", "private"]
-        command += ["sh", "-c", _INIT, "init", str(self.state), self.name, self.inner_home, str(self.uid)]
+        command += ["sh", str(self.state / "init"), str(self.state), self.name, self.inner_home, str(self.uid)]
         with open(self.state / "boot.log", "ab") as log:
             self._supervisor = subprocess.Popen(
                 [*command, sshd_program(), *self._binds],
@@ -149,9 +150,8 @@ class NamespaceHost(Host):
         subprocess.run(["ip", "link", "del", self.link], check=False, stderr=subprocess.DEVNULL)
         with contextlib.suppress(ProcessLookupError):
             os.kill(self._init, signal.SIGKILL)
-        self._supervisor.kill()
+        # It reaps PID 1 and ends with it.
         self._supervisor.wait()
-        _gone(self._init)
         self._supervisor = None
 
     def remove(self) -> None:
@@ -260,12 +260,6 @@ def _child_of(process: subprocess.Popen[bytes]) -> int:
                     return int(entry)
         time.sleep(0.005)
     raise RuntimeError("the host's namespaces could not be made; are namespaces allowed here?")
-
-
-def _gone(pid: int) -> None:
-    end = time.monotonic() + 5.0
-    while time.monotonic() < end and os.path.exists(f"/proc/{pid}"):
-        time.sleep(0.005)
 
 
 def _sh(*argv: str) -> None:

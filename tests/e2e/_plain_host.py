@@ -1,4 +1,4 @@
-"""A host made of one unprivileged sshd on a loopback port with a home of its own, where namespaces are not to be had."""
+"""A host made of one unprivileged sshd on a loopback port with a home of its own, where there are no namespaces."""
 
 from __future__ import annotations
 
@@ -112,6 +112,9 @@ class PlainHost(Host):
     def outside(self, path: str) -> Path:
         """Where the test finds a path of the host: it is the same machine."""
         return self.home / path.removeprefix("~/")
+
+    def own(self, path: Path) -> None:
+        """It is ours already."""
 
     def _pids(self) -> list[int]:
         marked = f"{_MARK}={self.mark}"

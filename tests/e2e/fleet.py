@@ -116,7 +116,8 @@ class Fleet:
 
     def delay(self, milliseconds: float) -> bool:
         """Make every round trip to every host this much longer; False where that cannot be had."""
-        return all([host.delay(milliseconds) for host in self.hosts.values()])
+        delayed = [host.delay(milliseconds) for host in self.hosts.values()]
+        return all(delayed)
 
     def close(self) -> None:
         """Nothing is left: no process, no interface, no mount, no directory."""
