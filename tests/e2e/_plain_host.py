@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import getpass
 import os
+import pwd
+import shutil
 import signal
 import socket
 import subprocess
@@ -12,6 +14,7 @@ import sys
 import time
 import uuid
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.e2e._host import Host, prepare_sshd, sshd_program
@@ -35,6 +38,10 @@ class PlainHost(Host):
         self.mark = uuid.uuid4().hex
         self._sshd: subprocess.Popen[bytes] | None = None
         path = os.environ.get("PATH", os.defpath)
+        # sshd enters the home that the user database names, so the shells are told to go on to ours.
+        real = pwd.getpwnam(self.user).pw_dir
+        for start in (".bashrc", ".zshenv"):
+            (self.home / start).write_text(f'[ "$PWD" != "{real}" ] || cd "$HOME"\n', encoding="utf-8")
         environment = f'HOME="{self.home}" {_MARK}={self.mark} PATH="{path}" TMUX_TMPDIR="{self.home}"'
         authorized = key.with_suffix(".pub").read_text(encoding="utf-8")
         settings = {"Port": str(self.port), "ListenAddress": self.address, "SetEnv": environment}
@@ -43,6 +50,8 @@ class PlainHost(Host):
     def boot(self) -> None:
         """Start it; returns when sshd answers."""
         command = [sshd_program(), "-D", "-e", "-f", str(self.state / "sshd_config")]
+        if shutil.which("setpriv"):
+            command = ["setpriv", "--pdeathsig", "KILL", *command]
         with open(self.state / "sshd.log", "ab") as log:
             self._sshd = subprocess.Popen(
                 command,
@@ -58,13 +67,12 @@ class PlainHost(Host):
         """All its processes end at once."""
         if self._sshd is None:
             return
-        self._sshd.kill()
+        # All at once, while it is still known who descends from it.
+        self._signal(signal.SIGKILL)
         self._sshd.wait()
         self._sshd = None
-        while pids := self._pids():
-            for pid in pids:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+        while self._processes():
+            self._signal(signal.SIGKILL)
             time.sleep(0.01)
 
     def remove(self) -> None:
@@ -99,7 +107,7 @@ class PlainHost(Host):
 
     def processes(self) -> list[tuple[int, list[str]]]:
         """(pid, argv) of everything that runs there, sshd too."""
-        return [(pid, argv) for pid, argv, _ in _everything() if pid in set(self._pids())]
+        return [(process.pid, process.argv) for process in self._processes()]
 
     def freeze(self) -> None:
         """Everything stands still."""
@@ -116,9 +124,15 @@ class PlainHost(Host):
     def own(self, path: Path) -> None:
         """It is ours already."""
 
-    def _pids(self) -> list[int]:
+    def _processes(self) -> list[_Process]:
+        """What bears the mark, and what descends from sshd, which wipes its environment."""
+        everything = [process for process in _everything() if process.pid != os.getpid()]
         marked = f"{_MARK}={self.mark}"
-        return [pid for pid, _, env in _everything() if marked in env and pid != os.getpid()]
+        ours = {process.pid for process in everything if marked in process.env}
+        ours |= {self._sshd.pid} if self._sshd else set()
+        while more := {process.pid for process in everything if process.parent in ours} - ours:
+            ours |= more
+        return [process for process in everything if process.pid in ours]
 
     def _signal(self, number: signal.Signals, *, only_sshd: bool = False) -> None:
         for pid, argv in self.processes():
@@ -127,24 +141,48 @@ class PlainHost(Host):
                     os.kill(pid, number)
 
 
-def _everything() -> list[tuple[int, list[str], list[str]]]:
-    """(pid, argv, environment) of the processes that may be looked at."""
+@dataclass(frozen=True)
+class _Process:
+    pid: int
+    parent: int
+    argv: list[str]
+    env: list[str]
+
+
+def kill_those_of(root: Path) -> None:
+    """End the processes of a dead run: those with a home in its directory, and sshds with their config there."""
+    for process in _everything():
+        home = any(word.startswith(f"HOME={root}/") for word in process.env)
+        if home or ("sshd" in process.argv[0] and f"{root}/" in " ".join(process.argv)):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(process.pid, signal.SIGKILL)
+
+
+def _everything() -> list[_Process]:
+    """The processes that may be looked at."""
     if sys.platform == "linux":
         return _from_proc()
-    done = subprocess.run(["ps", "-Aeww", "-o", "pid=,command="], capture_output=True, text=True, check=False)
-    rows = (line.split() for line in done.stdout.splitlines())
-    return [(int(row[0]), row[1:], row[1:]) for row in rows if row and row[0].isdigit()]
+    command = ["ps", "-Aeww", "-o", "pid=,ppid=,command="]
+    rows = (line.split() for line in subprocess.run(command, capture_output=True, text=True).stdout.splitlines())
+    return [_Process(int(row[0]), int(row[1]), row[2:], row[2:]) for row in rows if len(row) > 2]
 
 
-def _from_proc() -> list[tuple[int, list[str], list[str]]]:
+def _from_proc() -> list[_Process]:
     found = []
     for entry in os.listdir("/proc"):
         with contextlib.suppress(OSError, ValueError):
             pid = int(entry)
             argv = _words(Path(f"/proc/{pid}/cmdline"))
+            parent = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2]
             if argv:
-                found.append((pid, argv, _words(Path(f"/proc/{pid}/environ"))))
+                found.append(_Process(pid, int(parent.split()[1]), argv, _environment(pid)))
     return found
+
+
+def _environment(pid: int) -> list[str]:
+    with contextlib.suppress(OSError):
+        return _words(Path(f"/proc/{pid}/environ"))
+    return []
 
 
 def _words(path: Path) -> list[str]:

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from tests.e2e._host import Host, new_key, sshd_program
 from tests.e2e._namespace_host import NamespaceHost, unmount_below
-from tests.e2e._plain_host import PlainHost
+from tests.e2e._plain_host import PlainHost, kill_those_of
 
 __all__ = ["Fleet", "Host", "sweep"]
 
@@ -141,6 +141,7 @@ def sweep() -> None:
         pid, _, rest = left.name.removeprefix(_PREFIX).partition("-")
         if not pid.isdigit() or _started(int(pid)) == rest.partition("-")[0] or left.stat().st_uid != os.getuid():
             continue
+        kill_those_of(left)
         if os.getuid() == 0 and sys.platform == "linux":
             unmount_below(left)
         with contextlib.suppress(OSError):
