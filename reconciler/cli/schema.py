@@ -113,8 +113,8 @@ def _not_yet() -> str:
     others = ", ".join(f"`sync.{key}`" for key in unimplemented.SYNC_KEYS)
     kinds = ", ".join(f"`{kind}`" for kind in unimplemented.ADDRESS_KINDS)
     return (
-        f"Specified but not implemented yet, and therefore errors: {listed}; other values than the default of {others}; "
-        f"`[[moved]]` and `[[removed]]` of {kinds}.\n"
+        f"Specified but not implemented yet, and therefore errors: {listed}; other values than the default "
+        f"of {others}; `[[moved]]` and `[[removed]]` of {kinds}.\n"
     )
 
 

@@ -161,7 +161,7 @@ def render_all(diagnostics: Sequence[Diagnostic]) -> str:
 def suggest(word: str, known: Iterable[str]) -> str:
     """The known word that `word` was probably meant to be, or the empty string."""
     words = sorted(set(known))
-    close = difflib.get_close_matches(word, words, n=1, cutoff=0.6)
+    close = difflib.get_close_matches(word, words, n=1, cutoff=0.65)
     if not close:
         close = [w for w in words if len(word) > 2 and w.lower() == word.lower().replace("-", "_")]
     return close[0] if close else ""

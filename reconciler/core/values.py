@@ -39,7 +39,7 @@ def parse_duration(value: object) -> float:
     """Seconds of a duration such as "500ms", "30s", "10m", "1h", "7d"."""
     if isinstance(value, str) and (match := _DURATION.fullmatch(value)):
         return int(match[1]) * _UNITS[match[2]]
-    raise fail('must be a duration in quotes: a whole number and a unit, such as "500ms", "30s", "10m", "1h" or "7d"')
+    raise fail('must be a duration in quotes, such as "500ms", "30s", "10m", "1h" or "7d"')
 
 
 def format_duration(seconds: float) -> str:
