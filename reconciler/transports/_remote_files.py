@@ -13,14 +13,14 @@ n=$1
 d=${f%/*}; case $f in */*) ;; *) d=. ;; esac; [ -n "$d" ] || d=/
 if [ -e "$d" ] && [ ! -x "$d" ]; then say denied; exit 0; fi
 """
-# $1 nonce, $2 path. The nonce marks where the file begins, whatever a login script printed before.
+# $1 nonce, $2 path, $3 most bytes. The nonce marks where the file begins, whatever a login script printed before.
 READ = (
     _EXPAND
     + """
 if [ -d "$f" ]; then say directory
 elif [ ! -e "$f" ]; then say missing
 elif [ ! -r "$f" ]; then say denied
-else say ok; exec cat <"$f"
+else say ok; exec head -c "$3" <"$f"
 fi
 """
 )

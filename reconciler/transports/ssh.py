@@ -18,7 +18,7 @@ from reconciler.transports._ssh_sessions import Collector, Session, Stream
 __all__ = ["SshOptions", "SshTransport", "connect", "from_spec"]
 
 _OPEN_TIMEOUT = 30.0
-# A file moves at no less than this, in bytes a second, before a write counts as stuck.
+# A file moves at no less than this, in bytes a second, before reading or writing it counts as stuck.
 _SLOWEST = 250_000
 # What programs leave switched on when the line to them breaks: alternate screen, hidden cursor, mouse, paste.
 _CALM_TERMINAL = b"\x1b[?1049l\x1b[?25h\x1b[0m\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?2004l\r\n"
@@ -97,7 +97,8 @@ class SshTransport:
     async def read(self, path: str, limit: int = 16_000_000) -> bytes:
         """A whole file (`~/` is the far home). FileNotFoundError, PermissionError as for `open`."""
         nonce = secrets.token_hex(8)
-        done = await self.run(("sh", "-c", READ, "read", nonce, path), limit=limit + 65536)
+        argv = ("sh", "-c", READ, "read", nonce, path, str(limit + 1))
+        done = await self.run(argv, timeout=30.0 + limit / _SLOWEST, limit=limit + 65536)
         word, data = answer(nonce, done.out)
         if error := failed_read(word, path):
             raise error
