@@ -86,12 +86,16 @@ class Gemini:
         return {"idle": None, "unknown": False}.get(self.activity(facts).state, True)
 
     def paste_text(self, text: str) -> str:
-        """`/quit` and its like would run; `!` opens its shell mode when typed."""
-        return _shared.pasteable(text)
+        """`/quit` and its like would run, behind spaces too; an invisible word joiner is not trimmed."""
+        text = _shared.pasteable(text, defused=())
+        return "\u2060" + text if text.lstrip().startswith(("/", "!", "?")) else text
 
     def clean_stop(self) -> Stop:
-        """^C ends a turn or declines a question, ^C twice leaves."""
-        return Stop(("Escape", "C-c", "C-c", "C-c"), "TERM")
+        """By signal, in any state: a declined question or an interrupted turn would rewrite the record,
+
+        and a resume would then lose the first prompt.
+        """
+        return Stop((), "TERM")
 
     def parse_version(self, output: str) -> str | None:
         """`0.61.0`, alone on its line."""
