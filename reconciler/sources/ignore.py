@@ -67,11 +67,25 @@ def _segment(glob: str) -> str:
         elif char == "?":
             out += "[^/]"
         elif end > 0:
-            inner = glob[at + 1 : end].replace("\\", "\\\\").replace("[", "\\[")
-            inner = "^" + inner[1:] if inner.startswith("!") else inner.replace("^", "\\^")
-            out += f"(?!/)[{inner}]"
+            out += _class(glob[at + 1 : end])
             at = end
         else:
             out += re.escape(char)
         at += 1
     return out
+
+
+def _class(inner: str) -> str:
+    """`[abc]`, `[a-z]` or `[!abc]`; a range that runs backwards holds nothing."""
+    negated = inner.startswith("!")
+    chars, members = inner[negated:], ""
+    while chars:
+        if len(chars) > 2 and chars[1] == "-":
+            members += f"{re.escape(chars[0])}-{re.escape(chars[2])}" if chars[0] <= chars[2] else ""
+            chars = chars[3:]
+        else:
+            members += re.escape(chars[0])
+            chars = chars[1:]
+    if not members:
+        return "[^/]" if negated else "(?!)"
+    return f"(?!/)[{'^' if negated else ''}{members}]"
