@@ -105,7 +105,12 @@ class _Opener:
     async def open(self, options: SshOptions, jumps: int = 0) -> None:
         """Connect, through jump hosts first, and put the connection at the end of `connections`."""
         if jumps > _MOST_JUMPS:
-            raise HostError(f"{self.name}: more than {_MOST_JUMPS} jump hosts", code="protocol", retry=False)
+            raise HostError(
+                f"{self.name}: more than {_MOST_JUMPS} jump hosts in a row",
+                code="protocol",
+                remedy=f"ssh -G {options.address} | grep proxyjump",
+                retry=False,
+            )
         try:
             base = await asyncio.to_thread(self._resolve, options)
         except (asyncssh.ConfigParseError, ValueError, OSError) as error:
@@ -411,6 +416,8 @@ def _unusable(at: Attempt, path: str, passphrase: str | None, error: Exception) 
     if isinstance(error, OSError):
         at.tried = []
         return failures.auth_denied(at, f": the key {path} cannot be read ({error.strerror})")
+    if "bcrypt" in str(error):
+        return failures.passphrase_needed(at.name, path, "is encrypted, and the bcrypt package to open it is missing")
     encrypted = isinstance(error, asyncssh.KeyEncryptionError) or "passphrase" in str(error).lower()
     if encrypted and passphrase is None:
         return failures.passphrase_needed(at.name, path)
