@@ -63,9 +63,8 @@ class Diagnostic:
         }
 
 
-def locate(diagnostic: Diagnostic, file: str, text: str, span: Span) -> Diagnostic:
-    """The same finding at a place in a file whose text is `text`."""
-    line = line_of(text, span.line)
+def locate(diagnostic: Diagnostic, file: str, line: str, span: Span) -> Diagnostic:
+    """The same finding at a place in a file, where `line` is the text of the first line of it."""
     end = span.end_column if span.end_line == span.line else len(line) + 1
     snippet, underline = excerpt(line, span.column - 1, max(end - 1, span.column))
     return Diagnostic(
@@ -82,17 +81,6 @@ def locate(diagnostic: Diagnostic, file: str, text: str, span: Span) -> Diagnost
         diagnostic.code,
         underline,
     )
-
-
-def line_of(text: str, number: int) -> str:
-    """Line `number` (from 1) of a TOML file, where only a line feed ends a line; empty past the end."""
-    start = 0
-    for _ in range(number - 1):
-        start = text.find("\n", start) + 1
-        if not start:
-            return ""
-    end = text.find("\n", start)
-    return text[start : end if end >= 0 else len(text)].removesuffix("\r")
 
 
 def excerpt(line: str, start: int, end: int) -> tuple[str, tuple[int, int]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
@@ -46,6 +46,7 @@ class _Block:
     comment: str = ""
     above: list[list[_Line]] = field(default_factory=list)
     adjacent: bool = True  # the last paragraph above touches the header
+    touching: bool = False  # the first paragraph below touches the header
     paragraphs: list[list[_Line]] = field(default_factory=list)
 
 
@@ -154,7 +155,10 @@ class _Reader:
         self._row = row
 
     def _append(self, line: _Line, row: int) -> None:
-        paragraphs = self.blocks[-1].paragraphs
+        block = self.blocks[-1]
+        paragraphs = block.paragraphs
+        if not paragraphs:
+            block.touching = bool(block.header) and row == self._row + 1
         if not paragraphs or row > self._row + 1:
             paragraphs.append([])
         paragraphs[-1].append(line)
@@ -174,8 +178,9 @@ class _Reader:
                 last.paragraphs.pop()
             if cut:
                 return taken
-        # The first comments of a file speak of the file.
-        while not preamble and last.paragraphs and not any(line.key for line in last.paragraphs[-1]):
+        # The first comments of a file speak of the file, and those right below a header of that table.
+        keep = len(last.paragraphs) if preamble else int(last.touching)
+        while len(last.paragraphs) > keep and not any(line.key for line in last.paragraphs[-1]):
             taken.insert(0, last.paragraphs.pop())
         return taken
 
@@ -193,7 +198,7 @@ def _in_order(blocks: list[_Block]) -> list[_Block]:
     ordered = []
     for block in sorted(blocks, key=rank):
         paragraphs = [_sort_keys(p, block.path) for p in block.paragraphs]
-        ordered.append(_Block(block.header, block.path, block.comment, block.above, block.adjacent, paragraphs))
+        ordered.append(replace(block, paragraphs=paragraphs))
     return ordered
 
 

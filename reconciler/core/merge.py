@@ -68,6 +68,7 @@ class Findings:
         self._texts = texts
         self._seen: set[tuple[str, int, int, str]] = set()
         self._positions: dict[str, Positions] = {}
+        self._lines: dict[str, list[str]] = {}
 
     def span(self, file: str, path: Path, part: Literal["key", "value"] = "value") -> Span | None:
         """Where `path` is in `file`, or the nearest table around it."""
@@ -100,11 +101,17 @@ class Findings:
     def add(self, diagnostic: Diagnostic, span: Span | None = None) -> None:
         """Adds a finding at a place in its file, once."""
         if span is not None:
-            diagnostic = locate(diagnostic, diagnostic.file, self._texts[diagnostic.file], span)
+            diagnostic = locate(diagnostic, diagnostic.file, self._line(diagnostic.file, span.line), span)
         key = (diagnostic.file, diagnostic.line, diagnostic.column, diagnostic.summary)
         if key not in self._seen:
             self._seen.add(key)
             self.diagnostics.append(diagnostic)
+
+    def _line(self, file: str, number: int) -> str:
+        if file not in self._lines:  # split once: there may be thousands of findings
+            self._lines[file] = self._texts[file].split("\n")
+        lines = self._lines[file]
+        return lines[number - 1].removesuffix("\r") if number <= len(lines) else ""
 
     def show(self, file: str, path: Path) -> str:
         """`file:line:column` of a key, for sentences that name a second place."""

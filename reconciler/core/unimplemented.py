@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from reconciler.core.merge import Entry, Raw
+from reconciler.core.merge import Entry, Raw, Table
 from reconciler.core.positions import Path
-from reconciler.core.spec import Desired, Sync
+from reconciler.core.spec import Desired, Session, Sync
 
 TABLES = ("group_chats", "playbooks")
 DEFAULTS_TABLES = ("group_chat",)
@@ -28,23 +28,30 @@ CODE = "not-implemented"
 def check_implemented(raw: Raw, desired: Desired) -> None:
     """Adds a finding for everything that is specified but not implemented."""
     for file, document in raw.documents.items():
-        for table in (t for t in TABLES if t in document):
-            _not_yet(raw, (file, (table,)), table)
-        defaults = document.get("defaults")
-        for table in (t for t in DEFAULTS_TABLES if isinstance(defaults, dict) and t in defaults):
-            _not_yet(raw, (file, ("defaults", table)), f"defaults.{table}")
-        for key in ("moved", "removed"):
-            _check_addresses(raw, file, key, document.get(key))
+        _check_tables(raw, file, document)
     for name, host in desired.hosts.items():
         if name in raw.entries["hosts"]:
             _check_host(raw, raw.entries["hosts"][name], host)
     for name, session in desired.sessions.items():
-        entry = raw.entries["sessions"][name]
-        if session.strategy in STRATEGIES:
-            _not_yet_in(raw, entry, ("strategy",), f'strategy = "{session.strategy}"')
-        _check_keys(raw, entry, session, SESSION_KEYS)
-        if "sync" in session.model_fields_set:
-            _check_sync(raw, entry, session.sync)
+        _check_session(raw, raw.entries["sessions"][name], session)
+
+
+def _check_tables(raw: Raw, file: str, document: Table) -> None:
+    for table in (t for t in TABLES if t in document):
+        _not_yet(raw, (file, (table,)), table)
+    defaults = document.get("defaults")
+    for table in (t for t in DEFAULTS_TABLES if isinstance(defaults, dict) and t in defaults):
+        _not_yet(raw, (file, ("defaults", table)), f"defaults.{table}")
+    for key in ("moved", "removed"):
+        _check_addresses(raw, file, key, document.get(key))
+
+
+def _check_session(raw: Raw, entry: Entry, session: Session) -> None:
+    if session.strategy in STRATEGIES:
+        _not_yet_in(raw, entry, ("strategy",), f'strategy = "{session.strategy}"')
+    _check_keys(raw, entry, session, SESSION_KEYS)
+    if "sync" in session.model_fields_set:
+        _check_sync(raw, entry, session.sync)
 
 
 def _check_host(raw: Raw, entry: Entry, host: Any) -> None:

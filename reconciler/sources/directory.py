@@ -90,7 +90,8 @@ def unreadable(file: str, error: OSError | UnicodeDecodeError) -> Diagnostic:
     finding = Diagnostic(
         "error", f"not valid UTF-8: byte 0x{data[error.start]:02x}", "save it as UTF-8", code="encoding"
     )
-    return locate(finding, file, data.decode("utf-8", "backslashreplace"), Span(line, column, line, column + 4))
+    text = data.decode("utf-8", "backslashreplace").split("\n")[line - 1]
+    return locate(finding, file, text, Span(line, column, line, column + 4))
 
 
 def _list(top: str, below: str, seen: set[tuple[int, int]]) -> tuple[list[str], list[str]]:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.core.diagnostics import Diagnostic, escape, excerpt, line_of, locate, render, render_all, suggest
+from reconciler.core.diagnostics import Diagnostic, escape, excerpt, locate, render, render_all, suggest
 from reconciler.core.parse import parse
 from reconciler.core.positions import Path, Positions, Span
 from reconciler.errors import SpecError
@@ -257,7 +257,7 @@ class TestPositions:
             else:
                 span = positions.find(path)
                 assert span is not None
-                written = line_of(POSITIONS, span.line)[span.column - 1 : span.end_column - 1]
+                written = POSITIONS.split("\n")[span.line - 1][span.column - 1 : span.end_column - 1]
                 assert tomllib.loads(f"x = {written}")["x"] == value
 
 

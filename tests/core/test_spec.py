@@ -496,3 +496,49 @@ def test_any_text_at_all_is_a_fleet_or_an_error(text: str) -> None:
         return
     with contextlib.suppress(SpecError):
         desired(text)
+
+
+ODD = [
+    "1",
+    "-1",
+    "1.5",
+    "nan",
+    "true",
+    '""',
+    '"x"',
+    '"${"',
+    "[]",
+    "[1]",
+    '["x"]',
+    "[{}]",
+    "{}",
+    "{ x = 1 }",
+    "1979-05-27",
+]
+ALL_KEYS = [(kind, key) for kind, model in MODELS.items() for key in keys_of(model)]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(ALL_KEYS), st.sampled_from(ODD), st.booleans()), max_size=6))
+def test_no_value_of_any_key_brings_the_check_down(choices: list[tuple[tuple[str, str], str, bool]]) -> None:
+    tables: dict[str, dict[str, str]] = {}
+    for (kind, key), value, default in choices:
+        table = f"defaults.{kind[:-1]}" if default else f"{kind}.a"
+        tables.setdefault(table, {})[key] = value
+    text = "".join(
+        f"[{table}]\n" + "".join(f"{key} = {value}\n" for key, value in keys.items()) for table, keys in tables.items()
+    )
+    with contextlib.suppress(SpecError):
+        desired(text)
+
+
+@pytest.mark.parametrize("key", [*MODELS, "fleet", "defaults", "moved", "removed", "defaults.session", "sessions.a"])
+@pytest.mark.parametrize("value", ODD)
+def test_no_value_of_any_table_brings_the_check_down(key: str, value: str) -> None:
+    text = f"{key} = {value}\n"
+    a_list = key in ("moved", "removed")
+    fine = "[]" if a_list else "{}"
+    if value == fine and key not in ("sessions.a", "group_chats", "playbooks"):
+        assert desired(text).empty
+    else:
+        assert all(one.line == 1 for one in errors(text))
