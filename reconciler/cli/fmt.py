@@ -19,7 +19,7 @@ from reconciler.sources.directory import read_text, spec_files, unreadable
 
 
 def command(
-    path: Annotated[str, typer.Argument(metavar="[DIR|FILE]", help="What to format.")] = "specs",
+    path: Annotated[str, typer.Argument(metavar="DIR|FILE", help="What to format.")] = "specs",
     check: Annotated[bool, typer.Option("--check", help="Write nothing; exit 1 and name the files to format.")] = False,
     diff: Annotated[bool, typer.Option("--diff", help="Write nothing; print what would change.")] = False,
 ) -> None:

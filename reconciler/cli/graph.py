@@ -17,7 +17,7 @@ FORMAT_VERSION = "1.0"
 
 
 def command(
-    directory: Annotated[str, typer.Argument(metavar="[DIR]", help="The spec directory.")] = "specs",
+    directory: Annotated[str, typer.Argument(metavar="DIR", help="The spec directory.")] = "specs",
     dot: Annotated[bool, typer.Option("--dot", help="Print Graphviz's language.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:

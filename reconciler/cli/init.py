@@ -42,7 +42,7 @@ prompt = "Say hello, then wait for what I ask you."
 
 
 def command(
-    directory: Annotated[str, typer.Argument(metavar="[DIR]", help="Where to put the specs.")] = "specs",
+    directory: Annotated[str, typer.Argument(metavar="DIR", help="Where to put the specs.")] = "specs",
     discover: Annotated[bool, typer.Option("--discover", help="Read ~/.ssh/config and running sessions.")] = False,
 ) -> None:
     """Write a starter spec, with comments, into a directory."""

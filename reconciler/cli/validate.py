@@ -17,7 +17,7 @@ FORMAT_VERSION = "1.0"
 
 
 def command(
-    directory: Annotated[str, typer.Argument(metavar="[DIR]", help="The spec directory.")] = "specs",
+    directory: Annotated[str, typer.Argument(metavar="DIR", help="The spec directory.")] = "specs",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
 ) -> None:
     """Check the specs: every error with file, line, column and the line itself.
