@@ -8,6 +8,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any, TypeVar, cast
 
 import asyncssh
@@ -25,7 +26,8 @@ Connection = asyncssh.SSHClientConnection
 _Base = asyncssh.SSHClientConnectionOptions
 _CLOSE_TIMEOUT = 2.0
 _MOST_JUMPS = 8
-_DEFAULT_KEYS = ("id_rsa", "id_ecdsa", "id_ecdsa_sk", "id_ed25519", "id_ed25519_sk")
+# Keys in hardware are for the agent, or for the system's own ssh.
+_DEFAULT_KEYS = ("id_rsa", "id_ecdsa", "id_ed25519")
 _ECDSA = ("ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521")
 _HOST_KEY_ALGS = ("ssh-ed25519", *_ECDSA, "rsa-sha2-512", "rsa-sha2-256")
 # Also what a pinned key is looked for under: a host shows one key per connection, of the first kind both know.
@@ -33,7 +35,7 @@ _HOST_KEY_KINDS = (_HOST_KEY_ALGS, _ECDSA, ("rsa-sha2-512", "rsa-sha2-256"))
 
 _S = TypeVar("_S", bound=Session)
 # Parsed once per version of a file: decrypting one key costs more than ten connections.
-_keys: dict[tuple[str, int, int, str | None], asyncssh.SSHKey] = {}
+_keys: dict[tuple[str, int, int, int], asyncssh.SSHKey] = {}
 
 
 async def open_way(name: str, options: SshOptions, env: Mapping[str, str]) -> list[Connection]:
@@ -76,6 +78,8 @@ async def start(name: str, connection: Connection, new: Callable[[], _S], comman
     except asyncssh.ChannelOpenError as error:
         if connection.is_closed():
             raise failures.dropped(name) from None
+        if error.code in (asyncssh.OPEN_REQUEST_SESSION_FAILED, asyncssh.OPEN_REQUEST_PTY_FAILED):
+            raise failures.no_commands(name, error.reason) from None
         raise failures.too_many_sessions(name, error.reason) from None
     except (OSError, asyncssh.Error) as error:
         raise failures.dropped(name, str(error)) from None
@@ -213,20 +217,23 @@ class _Opener:
             held = list(await agent.get_keys()) if agent else []
         except ValueError:
             held = []
-        wanted = self._identities(options, base)
-        only = options.identity is not None or bool(base.config.get("IdentitiesOnly"))
-        if only:
-            public = {blob for path in wanted if (blob := _public(path))}
-            held = [key for key in held if key.public_data in public]
+        held_blobs = {key.public_data for key in held}
+        if options.identity is not None or base.config.get("IdentitiesOnly"):
+            wanted = {blob for path in self._identities(options, base) if (blob := _public(path))}
+            held = [key for key in held if key.public_data in wanted]
+        # As ssh: files that the agent holds too, then what else it holds, then the other files.
+        files.sort(key=lambda file: file[1].public_data not in held_blobs)
+        first = sum(file[1].public_data in held_blobs for file in files)
         loaded = {key.public_data for _, key in files}
-        held = [key for key in held if key.public_data not in loaded or not only]
-        self.attempt.tried = [f"{failures.printable(key.get_comment())} from the agent" for key in held]
-        self.attempt.tried += [path for path, _ in files]
-        self.attempt.tried += ["a password"] if options.password else []
+        held = [key for key in held if key.public_data not in loaded]
+        names = [f"{failures.printable(key.get_comment() or 'a key')} from the agent" for key in held]
+        paths = [path for path, _ in files]
+        self.attempt.tried = [*paths[:first], *names, *paths[first:]] + (["a password"] if options.password else [])
         if denied and not held:
             raise denied
         try:
-            yield [*held, *(_with_certificate(path, key) for path, key in files)], denied
+            keys = [_with_certificate(path, key) for path, key in files]
+            yield [*keys[:first], *held, *keys[first:]], denied
         finally:
             if agent:
                 agent.close()
@@ -312,18 +319,16 @@ class _Trust:
         """The keys this host is known by, and the kinds to ask it for: known ones first."""
         if self.policy == "accept_all" and not self.at.pin:
             return {"known_hosts": None}
-        trusted, authorities, revoked = [], [], []
-        for entry in self.at.known:
-            with contextlib.suppress(asyncssh.KeyImportError):
-                key = asyncssh.import_public_key(entry.key)
-                {"": trusted, "cert-authority": authorities, "revoked": revoked}[entry.marker].append(key)
-        if self.at.pin:
-            trusted, authorities = [], []
-        arguments: dict[str, Any] = {"known_hosts": (trusted, authorities, revoked)}
+        trusted, authorities = ([], []) if self.at.pin else (self._known(""), self._known("cert-authority"))
+        arguments: dict[str, Any] = {"known_hosts": (trusted, authorities, self._known("revoked"))}
         if not authorities:
             known = [alg.decode() for key in trusted for alg in key.sig_algorithms if alg != b"ssh-rsa"]
             arguments["server_host_key_algs"] = list(dict.fromkeys([*known, *kind]))
         return arguments
+
+    def _known(self, marker: str) -> list[asyncssh.SSHKey]:
+        keys = (_public_key(entry.key) for entry in self.at.known if entry.marker == marker)
+        return [key for key in keys if key is not None]
 
     def accepts(self, key: asyncssh.SSHKey) -> bool:
         """Whether a key that is not known is good enough."""
@@ -374,7 +379,6 @@ def _jump_options(options: SshOptions, jump: str, *, first: bool) -> SshOptions:
     host, colon, port = place.rpartition(":")
     if not colon or not port.isdigit() or place.endswith("]"):
         host, port = place, ""
-    more = options.ssh_options if first else (*options.ssh_options, ("ProxyJump", "none"))
     return replace(
         options,
         address=host.strip("[]"),
@@ -385,13 +389,21 @@ def _jump_options(options: SshOptions, jump: str, *, first: bool) -> SshOptions:
         passphrase=None,
         agent_only=False,
         password=None,
-        ssh_options=tuple(item for item in more if first or item[0].lower() != "proxyjump" or item[1] == "none"),
+        ssh_options=() if first else (("ProxyJump", "none"),),
     )
+
+
+@lru_cache(maxsize=4096)
+def _public_key(line: str) -> asyncssh.SSHKey | None:
+    try:
+        return asyncssh.import_public_key(line)
+    except asyncssh.KeyImportError:
+        return None
 
 
 def _load_key(path: str, passphrase: str | None) -> asyncssh.SSHKey:
     stat = os.stat(path)
-    mark = (path, stat.st_mtime_ns, stat.st_size, passphrase)
+    mark = (path, stat.st_mtime_ns, stat.st_size, hash(passphrase))
     if mark not in _keys:
         _keys[mark] = asyncssh.read_private_key(path, passphrase)
     return _keys[mark]

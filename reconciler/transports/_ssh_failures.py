@@ -173,6 +173,13 @@ def too_many_sessions(name: str, reason: str) -> HostError:
     return HostError(message, code="too-many-sessions", remedy="raise MaxSessions in the host's sshd_config")
 
 
+def no_commands(name: str, reason: str) -> HostError:
+    """The host lets us in and then runs nothing."""
+    message = f"{name}: the host does not let us run commands ({printable(reason)})"
+    remedy = "look for ForceCommand, restrict or no-pty in its sshd_config and authorized_keys"
+    return HostError(message, code="protocol", remedy=remedy, retry=False)
+
+
 def no_answer(name: str, argv: Sequence[str], seconds: float) -> HostError:
     """A command did not end in time."""
     message = f"{name}: {argv[0]} did not end within {seconds:g} s and was ended"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import select
 import signal
 import sys
 import termios
@@ -79,13 +80,7 @@ def show(data: bytes, fd: int = 1) -> None:
         try:
             data = data[os.write(fd, data) :]
         except BlockingIOError:
-            _wait_writable(fd)
-
-
-def _wait_writable(fd: int) -> None:
-    import select
-
-    select.select([], [fd], [], 1.0)
+            select.select([], [fd], [], 1.0)
 
 
 @contextlib.contextmanager

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import importlib
+import json
+import os
 import pkgutil
+import pty
+import select
+import struct
+import subprocess
+import sys
+import termios
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -364,3 +375,88 @@ async def test_nothing_temporary_is_left_where_writing_fails(machine: Transport,
     with pytest.raises(IsADirectoryError):
         await machine.write("~/taken", b"x")
     assert not list(host.home.glob(".reconciler.*"))
+
+
+TERMINAL = """
+import asyncio, importlib, json, os, sys
+kind, home, config, argv = sys.argv[1], sys.argv[2], sys.argv[3], json.loads(sys.argv[4])
+module = importlib.import_module(f"reconciler.transports.{kind}")
+async def main():
+    host = None if kind == "local" else module.SshOptions("gpu", ssh_config=config, connect_timeout=20.0)
+    transport = await module.connect("gpu", host)
+    status = await transport.terminal(argv)
+    await transport.close()
+    return status
+status = asyncio.run(main())
+print(f"[ended {status}]", flush=True)
+os.read(0, 1)
+"""
+
+
+class Screen:
+    """A terminal with the program under test on it."""
+
+    def __init__(self, kind: str, fleet: Fleet, host: Host, argv: list[str]) -> None:
+        self._fd, other = pty.openpty()
+        self.resize(24, 80)
+        home = str(host.home) if kind == "local" else str(fleet.controller_home)
+        self.before = termios.tcgetattr(other)
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", TERMINAL, kind, home, str(fleet.ssh_config), json.dumps(argv)],
+            stdin=other,
+            stdout=other,
+            stderr=other,
+            env={**fleet.env, "HOME": home},
+            cwd=Path(__file__).parents[2],
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        )
+        self._other = other
+        self._seen = b""
+
+    def type(self, keys: bytes) -> None:
+        os.write(self._fd, keys)
+
+    def resize(self, rows: int, columns: int) -> None:
+        fcntl.ioctl(self._fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def wait_for(self, text: bytes) -> None:
+        end = time.monotonic() + 20
+        while text not in self._seen:
+            assert select.select([self._fd], [], [], max(0.0, end - time.monotonic()))[0], self._seen
+            self._seen += os.read(self._fd, 65536)
+        self._seen = self._seen.partition(text)[2]
+
+    def modes(self) -> list[Any]:
+        return termios.tcgetattr(self._other)
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        os.close(self._fd)
+        os.close(self._other)
+
+
+@pytest.mark.parametrize("kind", transports())
+def test_a_terminal_carries_keys_sizes_and_the_exit_status_and_is_given_back_as_it_was(
+    kind: str, fleet: Fleet, host: Host
+) -> None:
+    script = """stty size; trap 'stty size' WINCH; printf 'ready\n'; until read -r word; do :; done; printf 'got <%s>\n' "$word"; """
+    script += "stty raw -echo; printf 'raw\n'; head -c 2 | od -An -tx1; exit 7"
+    screen = Screen(kind, fleet, host, ["sh", "-c", script])
+    try:
+        screen.wait_for(b"24 80")
+        screen.wait_for(b"ready")
+        screen.resize(50, 132)
+        time.sleep(0.3)
+        screen.type(b"a word\r")
+        screen.wait_for(b"50 132")
+        screen.wait_for(b"got <a word>")
+        screen.wait_for(b"raw")
+        screen.type(b"\x03\x1a")
+        screen.wait_for(b"03 1a")
+        screen.wait_for(b"[ended 7]")
+        if kind != "local":
+            assert screen.modes() == screen.before
+    finally:
+        screen.close()
