@@ -24,7 +24,9 @@ _TITLE_CONFIG = 'tui.terminal_title=["activity","run-state","thread-id"]'
 _TITLE = re.compile(
     r"(?:\[ [!.] \] (?P<waiting>Action Required)|(?:\S )?(?P<state>\w+)\S*) \| (?P<id>[0-9a-f-]{20,36})(?:\.\.\.|…)?"
 )
-_STATES: dict[str | None, ActivityState] = {"Ready": "idle", "Working": "busy", "Thinking": "busy"}
+_STATES: dict[str | None, ActivityState] = {
+    "Ready": "idle", "Starting": "busy", "Working": "busy", "Thinking": "busy",
+}  # fmt: skip
 
 
 def _mode(sandbox: str, approval: str) -> tuple[str, ...]:

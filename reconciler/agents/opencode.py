@@ -12,6 +12,7 @@ from reconciler.core.agent import WORKDIR, Activity, Facts, Invocation, LaunchRe
 
 Delivered = Literal["argv", "stdin", "paste", "none"]
 _DATA = "{XDG_DATA_HOME:-{home}/.local/share}/opencode"
+_DATABASES = ("database", "database-xdg")
 _SESSION = re.compile(r"ses_[A-Za-z0-9]{6,64}")
 _PLUGIN_FILE = "opencode-plugin.js"
 # Runs inside opencode. A child that the agent's own shell starts inherits the configuration, so the plugin
@@ -88,7 +89,8 @@ class OpenCode:
 
     def probes(self, session_id: str | None) -> tuple[Probe, ...]:
         """Only whether there is a database: what is in it, `opencode export` alone can tell."""
-        return (Probe("database", "names", "{OPENCODE_DB:-" + _DATA + "/opencode.db}"),)
+        places = ("{OPENCODE_DB:-{home}/.local/share/opencode/opencode.db}", _DATA + "/opencode.db")
+        return tuple(Probe(key, "names", path) for key, path in zip(_DATABASES, places, strict=True))
 
     def activity(self, facts: Facts) -> Activity:
         """From the plugin's last event."""
@@ -101,7 +103,7 @@ class OpenCode:
 
     def exists(self, facts: Facts) -> bool | None:
         """Not where there is no database; else only opencode itself can tell."""
-        return False if facts.names.get("database") == () else None
+        return False if all(facts.names.get(key) == () for key in _DATABASES) else None
 
     def ready(self, facts: Facts) -> bool | None:
         """Its title is set when its screen is drawn; there are no dialogs."""

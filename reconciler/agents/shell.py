@@ -70,6 +70,7 @@ class Shell:
 
 
 def _argv(request: LaunchRequest) -> tuple[str, ...]:
+    _shared.mode_args(Shell.name, {}, request.permission_mode)
     if not request.args:
         return (request.command,)
     # A command that the specs name takes the arguments; our own default gives way to them.

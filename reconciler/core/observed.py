@@ -53,6 +53,7 @@ class Process:
     incarnation: int
     group: int
     alive: bool | None
+    boot: str = ""
 
 
 @dataclass(frozen=True)
@@ -233,9 +234,8 @@ def _take_table(raw: _Raw, kind: str, data: dict[str, Any]) -> None:
             alive = data["alive"]
             if not (alive is None or isinstance(alive, bool)):
                 raise ValueError("alive is neither true, false nor null")
-            raw.processes.append(
-                Process(int(data["pid"]), str(data["start"]), int(data["incarnation"]), int(data["group"]), alive)
-            )
+            pid, incarnation, group = int(data["pid"]), int(data["incarnation"]), int(data["group"])
+            raw.processes.append(Process(pid, str(data["start"]), incarnation, group, alive, str(data["boot"])))
         case "exit":
             raw.exits.append(
                 Exit(

@@ -91,6 +91,11 @@ def lease_operation(credentials: Credentials, nonce: str, dead: str = "") -> str
     return _script(None, credentials, "lease", nonce, "guard ''", DEAD=dead)
 
 
+def renew_operation(credentials: Credentials, nonce: str) -> str:
+    """Keep the lease for another `ttl` seconds."""
+    return _script(None, credentials, "renew", nonce, "guard ''")
+
+
 def release_operation(credentials: Credentials, nonce: str) -> str:
     """Give the lease back."""
     return _script(None, credentials, "unlease", nonce, "guard ''")

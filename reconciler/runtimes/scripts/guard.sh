@@ -141,6 +141,11 @@ guard() {
     answer '{"ok":true}'
     exit 0
   fi
+  if [ "$OP" = renew ]; then
+    release
+    answer '{"ok":true}'
+    exit 0
+  fi
   [ -z "$1" ] || take "$state/locks/$1" 30
   drop "$state/locks/host"
   if [ -r "$state/ops/$OP" ]; then

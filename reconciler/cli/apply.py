@@ -1,0 +1,122 @@
+"""`reconciler apply`: shows the plan, asks, and carries out that very plan."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from typing import Annotated
+
+import typer
+
+from reconciler.cli.common import (
+    AsJson,
+    Directory,
+    Exclude,
+    Restart,
+    Select,
+    Target,
+    load,
+    on_signals,
+    run,
+    selection,
+)
+from reconciler.cli.render.progress import looking, progress
+from reconciler.cli.render.text import coloured
+from reconciler.core.plan import Plan
+from reconciler.core.printed import action_json, recap, render
+from reconciler.core.report import Report, apply_exit_code
+from reconciler.core.spec import Desired
+from reconciler.errors import UsageError
+from reconciler.execute import Execution
+from reconciler.hosts import Hosts
+from reconciler.journal import open_journal
+from reconciler.reconcile import Options, carry_out, execution, preview
+
+REFUSED = 8
+
+
+def command(
+    directory: Directory = "specs",
+    auto_approve: Annotated[bool, typer.Option("--auto-approve", help="Do not ask.")] = False,
+    max_stop: Annotated[
+        str | None, typer.Option("--max-stop", metavar="N|P%", help="Stop at most so many running sessions.")
+    ] = None,
+    target: Target = None,
+    exclude: Exclude = None,
+    select: Select = None,
+    restart: Restart = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make it happen: look, show the plan, ask, carry out that very plan.
+
+    Ctrl-C lets what runs finish and starts nothing more; a second Ctrl-C cuts it off.
+    """
+    desired = load(directory)
+    if max_stop is not None and not max_stop.rstrip("%").isdigit():
+        raise UsageError(f"--max-stop {max_stop}: expected a number or a percentage such as 50%")
+    if not auto_approve and (as_json or not sys.stdin.isatty()):
+        raise UsageError("apply asks before it acts, and there is no terminal to ask on", remedy="--auto-approve")
+    options = Options(selection(target, exclude, select), tuple(restart or ()), max_stop)
+    report = run(_apply(desired, options, auto_approve, as_json))
+    if report is None:
+        typer.echo("Nothing was done.", err=True)
+        raise typer.Exit(REFUSED)
+    raise typer.Exit(apply_exit_code(report))
+
+
+async def _apply(desired: Desired, options: Options, approved: bool, as_json: bool) -> Report | None:
+    async with Hosts() as hosts:
+        with open_journal(desired.fleet.name, write=True) as journal:
+            with looking(desired) as seen:
+                done = await preview(desired, hosts, journal, options, seen)
+            _show(done.plan, as_json)
+            work = execution(done, hosts, journal, lambda event: tell(event), options)
+            if not approved and done.plan.effective and not await asyncio.to_thread(_asked):
+                return None
+            with progress(as_json) as tell:
+                _handle_signals(work)
+                report = await carry_out(work, done, journal)
+    _recap(report, as_json)
+    return report
+
+
+def _asked() -> bool:
+    """Whether the person says yes, and only `yes` is yes."""
+    try:
+        return input("\nDo you want this? Only `yes` is taken as yes: ").strip() == "yes"
+    except EOFError:
+        return False
+
+
+def _show(plan: Plan, as_json: bool) -> None:
+    if not as_json:
+        typer.echo(coloured(render(plan)), nl=False)
+        return
+    typer.echo(json.dumps({"type": "version", "format_version": "1.0"}))
+    for action in plan.actions:
+        typer.echo(json.dumps({"type": "planned_action", **action_json(action)}))
+
+
+def _handle_signals(work: Execution) -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    pressed = 0
+
+    def interrupted() -> None:
+        nonlocal pressed
+        pressed += 1
+        if pressed == 1:
+            typer.echo("\nNothing more begins; what runs is allowed to finish. Ctrl-C again cuts it off.", err=True)
+            work.drain()
+        else:
+            task.cancel()
+
+    on_signals(interrupted)
+
+
+def _recap(report: Report, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps({"type": "recap", **report.counts, "interrupted": report.interrupted}))
+    if report.outcomes or any(a.verb in ("blocked", "unknown") for a in report.plan.actions):
+        typer.echo(recap(report), err=as_json)

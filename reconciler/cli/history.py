@@ -1,0 +1,37 @@
+"""`reconciler history`: what was done, and what came of it, from the local journal."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from datetime import datetime
+from typing import Annotated
+
+import typer
+
+from reconciler.cli.common import AsJson, Specs, load
+from reconciler.core.printed import escaped
+from reconciler.core.selection import address
+from reconciler.journal import open_journal
+
+
+def command(
+    which: Annotated[str | None, typer.Argument(metavar="ADDRESS", help="Only this session.")] = None,
+    limit: Annotated[int, typer.Option("-n", "--lines", min=1, help="The last so many.")] = 50,
+    directory: Specs = "specs",
+    as_json: AsJson = False,
+) -> None:
+    """What this controller did to the fleet, newest first."""
+    desired = load(directory)
+    with open_journal(desired.fleet.name, write=False) as journal:
+        found = journal.history(address(desired, which) if which else None, limit)
+    if as_json:
+        typer.echo(json.dumps({"format_version": "1.0", "entries": [asdict(intent) for intent in found]}, indent=2))
+        return
+    for intent in found:
+        at = datetime.fromtimestamp(intent.at).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+        outcome = intent.outcome or "open: nobody knows yet"
+        words = f": {escaped(intent.message)}" if intent.message else ""
+        typer.echo(f"{at}  {intent.verb:<8} {intent.address} on {intent.host}  {outcome}{words}")
+    if not found:
+        typer.echo("nothing was done yet", err=True)

@@ -1,0 +1,48 @@
+"""`reconciler plan`: shows what would happen, and why; changes nothing anywhere."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from reconciler.cli.common import AsJson, Directory, Exclude, Restart, Select, Target, load, run, selection
+from reconciler.cli.render.progress import looking
+from reconciler.cli.render.text import coloured, warn_of_stops
+from reconciler.core.plan import Plan
+from reconciler.core.printed import plan_json, render
+from reconciler.core.report import plan_exit_code
+from reconciler.hosts import Hosts
+from reconciler.journal import open_journal
+from reconciler.reconcile import Options, preview
+
+
+def command(
+    directory: Directory = "specs",
+    detailed_exitcode: Annotated[
+        bool, typer.Option("--detailed-exitcode", help="Exit 2 when something would change, 4 when a host is unknown.")
+    ] = False,
+    target: Target = None,
+    exclude: Exclude = None,
+    select: Select = None,
+    restart: Restart = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what would happen, and why. Looks once at every host; changes nothing anywhere."""
+    desired = load(directory)
+    options = Options(selection(target, exclude, select), tuple(restart or ()))
+
+    async def work() -> Plan:
+        async with Hosts() as hosts:
+            with open_journal(desired.fleet.name, write=False) as journal, looking(desired) as seen:
+                return (await preview(desired, hosts, journal, options, seen)).plan
+
+    plan = run(work())
+    if as_json:
+        typer.echo(json.dumps(plan_json(plan), indent=2))
+        typer.echo(render(plan), err=True, nl=False)
+    else:
+        typer.echo(coloured(render(plan)), nl=False)
+    warn_of_stops(plan, desired.fleet.max_stop)
+    raise typer.Exit(plan_exit_code(plan, detailed=detailed_exitcode))

@@ -1,0 +1,1 @@
+"""How plans, progress and status look on a terminal; decides nothing."""

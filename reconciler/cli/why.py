@@ -1,0 +1,87 @@
+"""`reconciler why`: from the line in the specs over the evidence on the host to what would be done."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from reconciler.cli.common import AsJson, Specs, load, run
+from reconciler.cli.render.table import ago
+from reconciler.core.observed import Reached
+from reconciler.core.printed import SYMBOLS, action_json, escaped
+from reconciler.core.readiness import activity_of
+from reconciler.core.selection import address
+from reconciler.errors import UsageError
+from reconciler.hosts import Hosts
+from reconciler.journal import open_journal
+from reconciler.reconcile import Pass, preview
+
+
+def command(
+    which: Annotated[str, typer.Argument(metavar="ADDRESS", help="session.NAME, or its bare name.")],
+    directory: Specs = "specs",
+    as_json: AsJson = False,
+) -> None:
+    """Say why a session is as it is: what is written, what was seen and where, what follows."""
+    desired = load(directory)
+    wanted = address(desired, which)
+
+    async def work() -> Pass:
+        async with Hosts() as hosts:
+            with open_journal(desired.fleet.name, write=False) as journal:
+                return await preview(desired, hosts, journal)
+
+    chain = _chain(run(work()), wanted)
+    if as_json:
+        typer.echo(json.dumps({"format_version": "1.0", "address": wanted, **chain}, indent=2))
+        return
+    for key in ("written", "seen", "follows"):
+        typer.echo(f"{key}:")
+        for line in chain[key]:
+            typer.echo(f"  {escaped(line)}")
+
+
+def _chain(done: Pass, wanted: str) -> dict[str, Any]:
+    entries = [entry for entry in done.diff.entries if entry.address == wanted]
+    if not entries:
+        raise UsageError(f"{wanted} is neither in the specs nor on a host", remedy="reconciler status")
+    entry = entries[0]
+    source = done.desired.locate(wanted, None)
+    written = [f"{source.file}:{source.line}" if source else "nowhere: no spec declares it"]
+    actions = [a for a in done.plan.actions if a.address == wanted]
+    follows = [f"{SYMBOLS[a.verb]} {a.verb}: {a.message}" for a in actions] or ["nothing: it is as declared"]
+    follows += [f"remedy: {a.remedy}" for a in actions if a.remedy]
+    follows += [f"{c.field}: {c.before} → {c.after}" for a in actions for c in a.changes]
+    return {
+        "written": written,
+        "seen": _seen(done, entry),
+        "follows": follows,
+        "actions": [action_json(a) for a in actions],
+    }
+
+
+def _seen(done: Pass, entry: Any) -> list[str]:
+    host = done.observed.hosts.get(entry.host)
+    if not isinstance(host, Reached):
+        return [f"{entry.host} did not answer: {entry.message}"]
+    seen = entry.seen
+    if seen is None or seen.record is None:
+        return [f"{host.name} answered; it has no record in {host.state_dir}/sessions/{entry.name}"]
+    lines = [
+        f"{host.name} answered at {host.now} by its clock, boot {host.boot}",
+        f"record: {host.state_dir}/sessions/{entry.name}/record.json, incarnation {seen.incarnation}, "
+        f"meant to be {seen.record.intent}, conversation {seen.record.conversation or 'none'}",
+        f"state: {seen.state}" + (f" ({seen.trouble})" if seen.trouble else ""),
+    ]
+    if seen.process is not None:
+        alive = {True: "alive", False: "proven gone", None: "nobody can tell"}[seen.process.alive]
+        lines.append(f"process: pid {seen.process.pid}, started {seen.process.start}: {alive}")
+    if seen.exit is not None:
+        lines.append(f"exit: code {seen.exit.code}, {ago(host.now - seen.exit.at)} ago {seen.exit.error}".rstrip())
+    agent = done.agents.get(seen.record.agent)
+    if agent is not None and seen.state == "running":
+        activity = activity_of(agent, seen)
+        lines.append(f"activity: {activity.state} (source: {activity.source or 'none'}) {activity.detail}".rstrip())
+    return lines

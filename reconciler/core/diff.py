@@ -1,0 +1,259 @@
+"""Compare what is desired with what was seen: for each session one entry that says what is the matter, and why."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from reconciler.core.observed import Observed, Reached, SessionSeen, Unreached
+from reconciler.core.spec import Desired, Session
+
+Kind = Literal["in-sync", "missing", "drifted", "orphaned", "unknown"]
+
+# The keys that a launch depends on. Changing any other leaves the process alone.
+LAUNCH_KEYS = ("agent", "workdir", "model", "permission_mode", "args", "env", "strategy", "lifecycle")
+AGENT_KEYS = (
+    "extends", "command", "args", "env", "model", "permission_mode", "start", "resume", "turn", "resume_turn",
+    "prompt_via",
+)  # fmt: skip
+HOST_KEYS = ("env", "shell", "workdir", "strategy")
+
+
+@dataclass(frozen=True)
+class Change:
+    """One field that differs. None stands for "not set"."""
+
+    field: str
+    before: Any
+    after: Any
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One session, desired or seen or both. `changes` need a new process, `live` changes do not."""
+
+    name: str
+    kind: Kind
+    host: str
+    reason: str
+    message: str
+    desired: Session | None = None
+    seen: SessionSeen | None = None
+    changes: tuple[Change, ...] = ()
+    live: tuple[Change, ...] = ()
+
+    @property
+    def address(self) -> str:
+        """`session.NAME`."""
+        return f"session.{self.name}"
+
+
+@dataclass(frozen=True)
+class Diff:
+    """All entries, in the order of the specs, then the orphans by host and name."""
+
+    entries: tuple[Entry, ...]
+
+
+def fingerprint(text: str) -> str:
+    """A short digest of a text, to compare and never to read back."""
+    return "sha256:" + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def _plain(value: Any) -> Any:
+    """A spec value as JSON data."""
+    if hasattr(value, "model_dump"):
+        return value.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    return value
+
+
+def _environment(table: Mapping[str, str]) -> dict[str, str]:
+    # Values of environments may be secrets, also when somebody wrote one down: only digests leave the spec.
+    return {name: fingerprint(value) for name, value in table.items()}
+
+
+def _keys(model: Any, keys: tuple[str, ...]) -> dict[str, Any]:
+    found = {}
+    for key in keys:
+        if key in model.model_fields_set and (value := getattr(model, key)) is not None:
+            found[key] = _environment(value) if key == "env" else _plain(value)
+    return found
+
+
+def written(desired: Desired, name: str) -> dict[str, Any]:
+    """What a person wrote that the launch of a session depends on, by key; never a default.
+
+    Keys of the session stand as they are; those of its host and its agent's table are prefixed (`host.env`,
+    `agent.model`).
+    """
+    session = desired.sessions[name]
+    result = _keys(session, LAUNCH_KEYS)
+    host = desired.hosts[session.host]
+    for key, value in _keys(host, HOST_KEYS).items():
+        if key not in ("workdir", "strategy") or key not in result:
+            result[f"host.{key}"] = value
+    if session.agent in host.agents:
+        for key, value in _keys(host.agents[session.agent], ("command", "env")).items():
+            result[f"host.agents.{key}"] = value
+    if session.agent in desired.agents:
+        for key, value in _keys(desired.agents[session.agent], AGENT_KEYS).items():
+            result[f"agent.{key}"] = value
+    return result
+
+
+def digest(values: Mapping[str, Any]) -> str:
+    """The digest of what `written` gave."""
+    return fingerprint(json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=True))
+
+
+def changes_between(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[Change, ...]:
+    """The keys in which two tables differ; those inside environments one by one, without their values."""
+    found: list[Change] = []
+    for key in sorted({*before, *after}):
+        old, new = before.get(key), after.get(key)
+        if old == new:
+            continue
+        if key.rpartition(".")[2] == "env":
+            old, new = old or {}, new or {}
+            for name in sorted({*old, *new}):
+                if old.get(name) != new.get(name):
+                    found.append(Change(f"{key}.{name}", _masked(old.get(name)), _masked(new.get(name), "changed")))
+        else:
+            found.append(Change(key, old, new))
+    return tuple(found)
+
+
+def _masked(value: object, word: str = "set") -> str | None:
+    return None if value is None else f"({word})"
+
+
+def compare(desired: Desired, observed: Observed, last_seen: Mapping[str, str] | None = None) -> Diff:
+    """Find for each session what is the matter. Pure; the same arguments give the same entries.
+
+    `last_seen` is what observation alone cannot tell: the host on which the journal last saw each session.
+    """
+    places = _places(observed)
+    entries = [
+        _declared(desired, observed, (last_seen or {}).get(name), places.get(name, ()), name)
+        for name in desired.sessions
+    ]
+    for host, seen in observed.hosts.items():
+        if isinstance(seen, Reached):
+            entries += [
+                _orphan(host, session)
+                for name, session in sorted(seen.sessions.items())
+                if name not in desired.sessions and _kept(session)
+            ]
+    return Diff(tuple(entries))
+
+
+def _kept(seen: SessionSeen) -> bool:
+    """Whether a session that left the specs still has something to do: a record of one that was stopped has not."""
+    return seen.live
+
+
+def _places(observed: Observed) -> dict[str, tuple[tuple[str, SessionSeen], ...]]:
+    """Where each session has a record."""
+    found: dict[str, tuple[tuple[str, SessionSeen], ...]] = {}
+    for host, seen in observed.hosts.items():
+        if isinstance(seen, Reached):
+            for name, session in seen.sessions.items():
+                if session.record is not None or session.live:
+                    found[name] = (*found.get(name, ()), (host, session))
+    return found
+
+
+def _declared(
+    desired: Desired,
+    observed: Observed,
+    last: str | None,
+    places: tuple[tuple[str, SessionSeen], ...],
+    name: str,
+) -> Entry:
+    session = desired.sessions[name]
+    if not desired.hosts[session.host].enabled:
+        return Entry(name, "in-sync", session.host, "suspended", f"host.{session.host} is not enabled", session)
+    host = observed.hosts.get(session.host)
+    if host is None or isinstance(host, Unreached):
+        code, why = (host.code, host.message) if host else ("not-observed", f"{session.host} was not observed")
+        return Entry(name, "unknown", session.host, code, why, session)
+    seen = host.sessions.get(name)
+    elsewhere = [(place, other) for place, other in places if place != session.host]
+    if elsewhere and (seen is None or seen.record is None or any(other.live for _, other in elsewhere)):
+        place, other = elsewhere[0]
+        return Entry(
+            name, "drifted", session.host, "moved", f"its conversation is on {place}", session, other,
+            (Change("host", place, session.host),),
+        )  # fmt: skip
+    if seen is None or (seen.record is None and not seen.live):
+        if last and last != session.host and not isinstance(observed.hosts.get(last), Reached):
+            return Entry(
+                name, "unknown", session.host, "last-seen-elsewhere",
+                f"it was last seen on {last}, which was not observed", session,
+            )  # fmt: skip
+        return Entry(name, "missing", session.host, "new", "not on the host yet", session, seen)
+    return _present(desired, name, session, seen, host)
+
+
+def _present(desired: Desired, name: str, session: Session, seen: SessionSeen, host: Reached) -> Entry:
+    if seen.state == "unknown":
+        return Entry(name, "unknown", session.host, "unknown", seen.trouble, session, seen)
+    if seen.state in ("broken", "starting") or seen.record is None:
+        return Entry(name, "drifted", session.host, seen.state, seen.trouble, session, seen)
+    changes = changes_between(seen.record.written, written(desired, name))
+    changes = tuple(c for c in changes if c.field.partition(".")[0] not in session.ignore)
+    live = _live(desired, name, session, seen)
+    if seen.state != "running":
+        reason, message = _why_gone(seen, host)
+        kind: Kind = "in-sync" if session.state == "stopped" else "drifted"
+        return Entry(name, kind, session.host, reason, message, session, seen, changes, live)
+    if session.state == "stopped":
+        return Entry(name, "drifted", session.host, "stop-declared", 'state = "stopped"', session, seen)
+    if changes or live:
+        fields = ", ".join(change.field for change in (*changes, *live))
+        return Entry(name, "drifted", session.host, "changed", f"changed: {fields}", session, seen, changes, live)
+    return Entry(name, "in-sync", session.host, "in-sync", "as declared", session, seen)
+
+
+def _why_gone(seen: SessionSeen, host: Reached) -> tuple[str, str]:
+    if seen.state == "stopped":
+        return "stopped", "it was stopped; its record is kept"
+    if seen.exit is not None and seen.state == "exited":
+        if seen.exit.error:
+            return seen.exit.error, f"its last launch failed: {seen.exit.error} ({seen.exit.detail})"
+        if seen.exit.code == 0:
+            return "clean-exit", "its agent exited with 0"
+        return "crashed", f"its agent ended with exit code {seen.exit.code}"
+    if seen.process is not None and seen.process.boot != host.boot:
+        return "rebooted", f"{host.name} was rebooted since: its process is proven gone"
+    return "lost", seen.trouble
+
+
+def _live(desired: Desired, name: str, session: Session, seen: SessionSeen) -> tuple[Change, ...]:
+    """What can change without a new process: labels, protection, the prompt."""
+    record = seen.record
+    assert record is not None
+    found = []
+    if dict(record.labels) != dict(session.labels):
+        found.append(Change("labels", dict(record.labels), dict(session.labels)))
+    if record.protected != session.protect:
+        found.append(Change("protect", record.protected, session.protect))
+    prompt = desired.prompts.get(name)
+    if prompt is not None and session.on_prompt_change != "ignore" and record.prompt != fingerprint(prompt):
+        found.append(Change("prompt", record.prompt, fingerprint(prompt)))
+    return tuple(change for change in found if change.field not in session.ignore)
+
+
+def _orphan(host: str, seen: SessionSeen) -> Entry:
+    if seen.state == "unknown":
+        return Entry(seen.name, "unknown", host, "unknown", seen.trouble, None, seen)
+    if seen.state in ("broken", "starting"):
+        return Entry(seen.name, "orphaned", host, seen.state, seen.trouble, None, seen)
+    return Entry(seen.name, "orphaned", host, "left-specs", "no spec declares it any more", None, seen)

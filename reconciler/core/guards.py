@@ -1,0 +1,36 @@
+"""Guards that look at the whole: specs that declare nothing, a plan that would stop too much."""
+
+from __future__ import annotations
+
+from reconciler.core.plan import Plan
+from reconciler.core.spec import Desired
+from reconciler.errors import GuardError
+
+
+def check_emptiness(desired: Desired) -> None:
+    """Specs without any resource are taken for a mistake, not for a wish to stop everything."""
+    if desired.empty:
+        raise GuardError(
+            "the specs declare nothing at all: this is taken for a mistake, and nothing is stopped",
+            code="empty-specs",
+            remedy='to stop everything, keep the hosts, or set state = "stopped" in [defaults.session]',
+        )
+
+
+def allowed_stops(max_stop: str, running: int) -> int:
+    """How many running sessions one run may stop: a number, or a percentage of those that run, at least 2."""
+    if max_stop.endswith("%"):
+        return max(2, running * int(max_stop[:-1]) // 100)
+    return int(max_stop)
+
+
+def check_stops(plan: Plan, max_stop: str) -> None:
+    """Refuse a plan that stops more of the running sessions than `max_stop` allows."""
+    stops = sum(1 for action in plan.actions if action.stops_running)
+    allowed = allowed_stops(max_stop, plan.running)
+    if stops > allowed:
+        raise GuardError(
+            f"the plan stops {stops} of {plan.running} running sessions; max_stop = {max_stop} allows {allowed}",
+            code="max-stop",
+            remedy=f"if it is meant: reconciler apply --max-stop {stops}",
+        )

@@ -1,0 +1,214 @@
+"""How one session is launched: from its spec, its agent and what its host is like, to a complete step."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from reconciler.core.agent import Agent, Invocation, LaunchRequest
+from reconciler.core.diff import digest, fingerprint, written
+from reconciler.core.observed import Reached, SessionSeen
+from reconciler.core.record import Record
+from reconciler.core.spec import Desired, Ready, Session
+from reconciler.core.steps import LaunchStep, ReadyStep, SendStep, Step
+from reconciler.errors import ReconcilerError
+
+# The look puts the id in, so that an id which is learned or changes later is looked for as well.
+ID_AT_LOOK = "{session_id}"
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every launch of one plan shares: the specs, the drivers, and the plan's id, from which ids are derived."""
+
+    desired: Desired
+    agents: Mapping[str, Agent]
+    plan_id: str
+    controller: str
+
+    def agent(self, name: str) -> Agent:
+        """The driver for a session, by the session's name."""
+        return self.agents[self.desired.sessions[name].agent]
+
+
+def strategy_of(desired: Desired, session: Session) -> str:
+    """The session's strategy, or its host's."""
+    return session.strategy or desired.hosts[session.host].strategy
+
+
+def workdir_of(desired: Desired, session: Session) -> str:
+    """The session's working directory as written, or its host's."""
+    return session.workdir or desired.hosts[session.host].workdir
+
+
+def host_command(context: Context, name: str) -> str:
+    """The agent's program: what its host says, or what its driver says."""
+    session = context.desired.sessions[name]
+    here = context.desired.hosts[session.host].agents.get(session.agent)
+    return here.command if here is not None and here.command else context.agent(name).command
+
+
+def command_of(context: Context, name: str) -> str:
+    """The program that a launch of the session runs, as it is written; the host's PATH finds it."""
+    session = context.desired.sessions[name]
+    agent = context.agent(name)
+    command = host_command(context, name)
+    try:
+        argv = agent.start(LaunchRequest(command, workdir="/", session_dir="/", args=session.args)).argv
+    except (ValueError, ReconcilerError):  # said where it matters: at the launch
+        return command
+    return argv[0]
+
+
+def checks_for(desired: Desired, agents: Mapping[str, Agent], host: str) -> tuple[tuple[str, str], ...]:
+    """What a look at this host has to check: the programs and directories that its sessions need."""
+    context = Context(desired, agents, "", "")
+    found: dict[tuple[str, str], None] = {}
+    for name, session in desired.sessions.items():
+        if session.host == host and session.state == "running":
+            found["command", command_of(context, name)] = None
+            found["directory", workdir_of(desired, session)] = None
+    return tuple(found)
+
+
+def environment_of(desired: Desired, session: Session) -> dict[str, str]:
+    """Host's, host's agent's, then the session's own environment; references unresolved."""
+    host = desired.hosts[session.host]
+    here = host.agents.get(session.agent)
+    return {**host.env, **(here.env if here else {}), **session.env}
+
+
+def new_conversation(context: Context, name: str) -> str | None:
+    """A conversation id for a new conversation, where the agent takes one."""
+    if not context.agent(name).assigns_id:
+        return None
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{context.plan_id}/{context.desired.fleet.name}/{name}"))
+
+
+def record_for(context: Context, name: str, seen: SessionSeen | None, conversation: str | None, at: int) -> Record:
+    """The record of the launch that is being planned; its incarnation is the next one."""
+    session = context.desired.sessions[name]
+    values = written(context.desired, name)
+    before = seen.record if seen else None
+    return Record(
+        fleet=context.desired.fleet.name,
+        name=name,
+        agent=session.agent,
+        strategy=strategy_of(context.desired, session),
+        digest=digest(values),
+        lifecycle=session.lifecycle,
+        incarnation=(seen.incarnation if seen else 0) + 1,
+        conversation=conversation,
+        workdir=workdir_of(context.desired, session),
+        written=values,
+        prompt=before.prompt if before else None,
+        labels=dict(session.labels),
+        protected=session.protect,
+        restarts=before.restarts if before else (),
+        op=context.plan_id,
+        controller=context.controller,
+        revision=context.desired.revision,
+        at=at,
+    )
+
+
+def launch_steps(
+    context: Context,
+    name: str,
+    host: Reached,
+    seen: SessionSeen | None,
+    *,
+    resume: bool,
+    message: str | None,
+    restarts: tuple[int, ...] | None = None,
+) -> tuple[Step, ...]:
+    """Launch, wait until ready, and hand over `message` where it did not fit the launch.
+
+    Raises ValueError where the agent refuses the request (an unknown permission mode, say).
+    """
+    session = context.desired.sessions[name]
+    agent = context.agent(name)
+    old = seen.record.conversation if seen and seen.record else None
+    conversation = old if resume else new_conversation(context, name)
+    record = record_for(context, name, seen, conversation, host.now)
+    if restarts is not None:
+        record = replace(record, restarts=restarts)
+    request = LaunchRequest(
+        command=host_command(context, name),
+        workdir=record.workdir,
+        session_dir=f"{host.state_dir}/sessions/{name}",
+        session_id=conversation,
+        prompt=message,
+        model=session.model,
+        permission_mode=session.permission_mode,
+        args=session.args,
+        env=environment_of(context.desired, session),
+        store=(seen.facts.store or ()) if seen and resume else (),
+    )
+    invocation = _invoke(agent, session, request, resume)
+    if message is not None and invocation.delivered in ("argv", "stdin"):
+        record = replace(record, prompt=fingerprint(context.desired.prompts[name]))
+    where = context.desired.hosts[session.host]
+    launch = LaunchStep(
+        session=name,
+        host=session.host,
+        strategy=record.strategy,
+        expect=record.incarnation - 1,
+        record=record,
+        command=invocation.argv[0],
+        invocation=invocation,
+        workdir=record.workdir,
+        probes=agent.probes(ID_AT_LOOK),
+        environment={**invocation.env, **request.env},
+        shell=where.shell or "",
+        tmux_conf=where.tmux_conf or "",
+    )
+    return (launch, *_after(context, name, agent, session, record, invocation, message))
+
+
+def _invoke(agent: Agent, session: Session, request: LaunchRequest, resume: bool) -> Invocation:
+    if session.lifecycle == "task":
+        return agent.resume_turn(request) if resume and agent.resumable else agent.turn(request)
+    return agent.resume(request) if resume and agent.resumable else agent.start(request)
+
+
+def _after(
+    context: Context,
+    name: str,
+    agent: Agent,
+    session: Session,
+    record: Record,
+    invocation: Invocation,
+    message: str | None,
+) -> tuple[Step, ...]:
+    learn = not agent.assigns_id and agent.resumable and record.conversation is None
+    ready = ReadyStep(
+        session=name,
+        host=session.host,
+        agent=session.agent,
+        incarnation=record.incarnation,
+        ready=session.ready or Ready(),
+        conversation=record.conversation,
+        learn=learn,
+        record=record,
+    )
+    if message is None or invocation.delivered != "paste":
+        return (ready,)
+    sent = replace(record, prompt=fingerprint(context.desired.prompts[name]))
+    return (ready, send_step(context, name, agent, message, sent, record.incarnation))
+
+
+def send_step(context: Context, name: str, agent: Agent, message: str, record: Record, expect: int) -> SendStep:
+    """Paste `message`; the record says then that it was handed over."""
+    session = context.desired.sessions[name]
+    return SendStep(
+        session=name,
+        host=session.host,
+        agent=session.agent,
+        strategy=record.strategy,
+        expect=expect,
+        message=agent.paste_text(message),
+        record=record,
+        timeout=max(60.0, session.stop.timeout),
+    )

@@ -1,0 +1,248 @@
+"""From a diff to a plan: an ordered set of actions that already holds every decision, and why."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from reconciler.core.agent import Agent
+from reconciler.core.decide import Decision, decide
+from reconciler.core.diff import Change, Diff, Entry
+from reconciler.core.launching import Context
+from reconciler.core.observed import Observed, Reached, SessionSeen, Unreached
+from reconciler.core.readiness import satisfied
+from reconciler.core.spec import Dependency, Desired, Ready, Source
+from reconciler.core.steps import Need, Step, Verb
+
+SEVERITY: Mapping[Verb, int] = {
+    "unknown": 0, "blocked": 0, "adopt": 1, "update": 1, "forget": 1, "start": 2, "resume": 2, "restart": 4,
+    "move": 5, "stop": 6,
+}  # fmt: skip
+LAUNCHES = ("start", "resume", "restart", "move")
+WAIT_LIMIT = 3600.0  # seconds that an action waits for a dependency to become idle or complete
+
+
+@dataclass(frozen=True)
+class Action:
+    """One thing to do, or the reason why it is not done. `after` are the addresses that come first."""
+
+    address: str
+    host: str
+    verb: Verb
+    reason: str
+    message: str
+    remedy: str = ""
+    changes: tuple[Change, ...] = ()
+    source: Source | None = None
+    after: tuple[str, ...] = ()
+    precondition: str = ""
+    steps: tuple[Step, ...] = ()
+    needs: tuple[Need, ...] = ()
+    stops_running: bool = False
+
+    @property
+    def severity(self) -> int:
+        """How much it takes away: 0 nothing, 6 a running session."""
+        return SEVERITY[self.verb]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All actions in an order in which they may be carried out one by one, and what needs none."""
+
+    id: str
+    fleet: str
+    revision: str
+    actions: tuple[Action, ...]
+    unchanged: int
+    running: int  # sessions of ours that run now
+    hosts: Mapping[str, str | None] = field(default_factory=dict)  # name -> error message, None when reached
+
+    @property
+    def summary(self) -> dict[str, int]:
+        """How many actions of each verb, and how many sessions need none."""
+        counts = dict.fromkeys(SEVERITY, 0)
+        for action in self.actions:
+            counts[action.verb] += 1
+        return {
+            **{verb: counts[verb] for verb in
+               ("start", "resume", "move", "update", "restart", "stop", "adopt", "forget", "blocked", "unknown")},
+            "unchanged": self.unchanged,
+        }  # fmt: skip
+
+    @property
+    def effective(self) -> tuple[Action, ...]:
+        """The actions that do something."""
+        return tuple(a for a in self.actions if a.verb not in ("blocked", "unknown"))
+
+
+def make_plan(
+    diff: Diff,
+    desired: Desired,
+    observed: Observed,
+    agents: Mapping[str, Agent],
+    *,
+    plan_id: str,
+    controller: str = "",
+    hold: Mapping[str, str | None] | None = None,
+    restart: frozenset[str] = frozenset(),
+) -> Plan:
+    """Decide for every entry of the diff what is done, and in which order.
+
+    `hold` maps addresses to the reason why nothing is done there (shown as blocked), or to None for what was not
+    selected (not shown at all). `restart` names addresses to restart though nothing changed.
+    """
+    hold = hold or {}
+    context = Context(desired, agents, plan_id, controller)
+    actions: dict[str, Action] = {}
+    unchanged = 0
+    for entry in diff.entries:
+        if entry.address in hold and hold[entry.address] is None:
+            continue
+        decision = decide(context, observed, entry, forced=entry.address in restart)
+        if decision is None:
+            unchanged += 1
+            continue
+        reason = hold.get(entry.address)
+        if reason is not None and decision.verb not in ("unknown", "blocked"):
+            decision = Decision("blocked", "held", reason)
+        actions[_key(entry)] = _action(desired, entry, decision)
+    actions |= _silent_hosts(observed, actions, hold)
+    _connect(context, observed, actions)
+    return Plan(
+        id=plan_id,
+        fleet=desired.fleet.name,
+        revision=desired.revision,
+        actions=tuple(_ordered(actions.values())),
+        unchanged=unchanged,
+        running=sum(1 for e in diff.entries if e.seen is not None and e.seen.state == "running"),
+        hosts={name: seen.message if isinstance(seen, Unreached) else None for name, seen in observed.hosts.items()},
+    )
+
+
+def _key(entry: Entry) -> str:
+    # An orphan may bear a name twice over the hosts.
+    return entry.address if entry.desired is not None else f"{entry.address}@{entry.host}"
+
+
+def precondition(seen: SessionSeen | None) -> str:
+    """A digest of what a decision rests on: liveness, incarnation, digests, conversation; no ages, no activity."""
+    if seen is None:
+        return "absent"
+    process = seen.process if seen.process and seen.process.alive else None
+    record = seen.record
+    basis = [
+        seen.state, seen.incarnation, process and [process.pid, process.start],
+        record and [record.digest, record.conversation, record.prompt, record.protected, record.intent],
+    ]  # fmt: skip
+    return hashlib.sha256(json.dumps(basis).encode()).hexdigest()[:32]
+
+
+def _action(desired: Desired, entry: Entry, decision: Decision) -> Action:
+    return Action(
+        address=entry.address,
+        host=decision.host or entry.host,
+        verb=decision.verb,
+        reason=decision.reason,
+        message=decision.message,
+        remedy=decision.remedy,
+        changes=decision.changes,
+        source=_source(desired, entry, decision),
+        precondition=precondition(entry.seen),
+        steps=decision.steps,
+        stops_running=decision.verb in ("stop", "move") and entry.seen is not None and entry.seen.state == "running",
+    )
+
+
+def _source(desired: Desired, entry: Entry, decision: Decision) -> Source | None:
+    for change in decision.changes:
+        if place := desired.locate(entry.address, change.field.partition(".")[0]):
+            return place
+    return desired.locate(entry.address, None)
+
+
+def _silent_hosts(
+    observed: Observed, actions: Mapping[str, Action], hold: Mapping[str, str | None]
+) -> dict[str, Action]:
+    """A host that did not answer and has no session in the plan is still said to be unknown."""
+    spoken = {action.host for action in actions.values()}
+    return {
+        f"host.{name}": Action(f"host.{name}", name, "unknown", seen.code, seen.message, seen.remedy)
+        for name, seen in observed.hosts.items()
+        if isinstance(seen, Unreached) and name not in spoken and f"host.{name}" not in hold
+    }
+
+
+def _connect(context: Context, observed: Observed, actions: dict[str, Action]) -> None:
+    """Draw the edges: dependencies before dependents, stops the other way round."""
+    done: set[str] = set()
+
+    def visit(name: str) -> None:
+        """Dependencies first, so that a blocked one blocks the whole chain behind it."""
+        if name in done or name not in context.desired.sessions:
+            return
+        done.add(name)
+        for dependency in context.desired.sessions[name].depends_on:
+            visit(dependency.session)
+            action = actions.get(f"session.{name}")
+            other = actions.get(f"session.{dependency.session}")
+            if action is None:
+                continue
+            if action.verb == "stop" and other is not None and other.verb == "stop":
+                actions[other.address] = replace(other, after=(*other.after, action.address))
+            elif action.verb in LAUNCHES:
+                actions[action.address] = _wait_for(context, observed, action, dependency, other)
+
+    for name in context.desired.sessions:
+        visit(name)
+
+
+def _wait_for(
+    context: Context,
+    observed: Observed,
+    action: Action,
+    dependency: Dependency,
+    other: Action | None,
+) -> Action:
+    name = dependency.session
+    session = context.desired.sessions[name]
+    ready = session.ready or Ready()
+    need = Need(
+        name, session.host, session.agent, dependency.until, ready,
+        ready.timeout if dependency.until in ("started", "ready") else WAIT_LIMIT,
+    )  # fmt: skip
+    if other is not None and other.verb in ("blocked", "unknown", "stop"):
+        why = f"depends on session.{name}, which is {'to stop' if other.verb == 'stop' else other.verb}"
+        return replace(
+            action, verb="blocked", reason="dependency", message=f"{why}: {other.message}", steps=(), needs=(),
+            changes=(), stops_running=False,
+        )  # fmt: skip
+    if other is not None and other.verb in LAUNCHES:
+        return replace(action, after=(*action.after, other.address), needs=(*action.needs, need))
+    host = observed.hosts.get(session.host)
+    seen = host.sessions.get(name) if isinstance(host, Reached) else None
+    if satisfied(context.agents[session.agent], seen, need):
+        return action
+    if seen is None or seen.state != "running":
+        return replace(
+            action, verb="blocked", reason="dependency", steps=(), needs=(), changes=(), stops_running=False,
+            message=f"depends on session.{name}, which is not {dependency.until} and not about to be",
+        )  # fmt: skip
+    return replace(action, needs=(*action.needs, need))
+
+
+def _ordered(actions: Iterable[Action]) -> list[Action]:
+    """Dependencies first; apart from that as declared. Blocked ones pass their fate on through the edges."""
+    found = list(actions)
+    if not any(action.after for action in found):
+        return found
+    import networkx  # only where there is an order to find: it takes longer to import than to plan
+
+    graph = networkx.DiGraph()
+    graph.add_nodes_from(range(len(found)))
+    place = {action.address: index for index, action in enumerate(found)}
+    for index, action in enumerate(found):
+        graph.add_edges_from((place[first], index) for first in action.after if first in place)
+    return [found[index] for index in networkx.lexicographical_topological_sort(graph)]

@@ -1,0 +1,157 @@
+"""The status of every session and host: one phase, conditions in the kstatus manner, what was seen. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from reconciler.core.agent import Agent
+from reconciler.core.diff import Diff, Entry
+from reconciler.core.observed import Observed, Reached, Unreached, clean
+from reconciler.core.plan import Action, Plan
+from reconciler.core.readiness import activity_of, completed
+from reconciler.core.spec import Desired
+
+Truth = Literal["True", "False", "Unknown"]
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One thing that is so, is not so, or is not known."""
+
+    type: str
+    status: Truth
+    reason: str
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Status:
+    """One resource: `phase` is one word for people; `seen` are the fields of `observed` in the JSON."""
+
+    address: str
+    host: str
+    phase: str
+    conditions: tuple[Condition, ...]
+    seen: Mapping[str, Any] = field(default_factory=dict)
+    revision: Mapping[str, str | None] = field(default_factory=dict)
+    message: str = ""
+
+
+def statuses(
+    desired: Desired, observed: Observed, diff: Diff, plan: Plan, agents: Mapping[str, Agent]
+) -> tuple[Status, ...]:
+    """Hosts first, then sessions in the order of the diff."""
+    actions = {(action.address, action.host): action for action in plan.actions}
+    found = [_host(name, seen) for name, seen in observed.hosts.items()]
+    for entry in diff.entries:
+        action = actions.get((entry.address, entry.host))
+        found.append(_session(desired, observed, entry, action, agents))
+    return tuple(found)
+
+
+def _host(name: str, seen: Reached | Unreached) -> Status:
+    if isinstance(seen, Unreached):
+        reached = Condition("Reachable", "Unknown", seen.code, seen.message)
+        return Status(f"host.{name}", name, "unknown", (Condition("Ready", "Unknown", seen.code), reached),
+                      {"state": "unknown"}, {}, seen.message)  # fmt: skip
+    facts = {"state": "reachable", "hostname": seen.hostname, "user": seen.user, "system": seen.system,
+             "tmux": seen.tmux}  # fmt: skip
+    yes = (Condition("Ready", "True", "Reached"), Condition("Reachable", "True", "Reached"))
+    return Status(f"host.{name}", name, "ready", yes, facts)
+
+
+def _session(
+    desired: Desired, observed: Observed, entry: Entry, action: Action | None, agents: Mapping[str, Agent]
+) -> Status:
+    seen, host = entry.seen, observed.hosts.get(entry.host)
+    phase = _phase(entry, action, agents)
+    ready: Truth = "True" if phase in ("running", "idle", "busy", "waiting", "completed", "stopped") else "False"
+    if entry.kind == "unknown":
+        ready = "Unknown"
+    message = action.message if action else ""
+    conditions = [Condition("Ready", ready, entry.reason, message or entry.message)]
+    if action is not None and action.verb == "blocked":
+        conditions.append(Condition("Stalled", "True", action.reason, action.message))
+    elif action is not None and action.verb != "unknown":
+        conditions.append(Condition("Drifted", "True", action.reason, action.message))
+    reachable: Truth = "True" if isinstance(host, Reached) else "Unknown"
+    conditions.append(Condition("Reachable", reachable, "Reached" if reachable == "True" else entry.reason))
+    record = seen.record if seen else None
+    revision = {
+        "desired": desired.revision if entry.desired else None,
+        "attempted": record.revision if record else None,
+        "applied": record.revision if record and seen and seen.state != "lost" else None,
+    }
+    return Status(
+        entry.address, entry.host, phase, tuple(conditions), _observed(entry, host, agents), revision,
+        message or (entry.message if entry.kind == "unknown" or entry.reason == "suspended" else ""),
+    )  # fmt: skip
+
+
+def _phase(entry: Entry, action: Action | None, agents: Mapping[str, Agent]) -> str:
+    seen = entry.seen
+    if entry.reason == "suspended":
+        return "suspended"
+    if entry.kind == "unknown":
+        return "unknown"
+    if seen is None or (seen.record is None and not seen.live):
+        return "blocked" if action is not None and action.verb == "blocked" else "absent"
+    if seen.state != "running" and action is not None and action.verb == "blocked":
+        return "blocked"
+    if completed(seen):
+        return "completed"
+    if seen.state == "running" and seen.record is not None and seen.record.agent in agents:
+        state = activity_of(agents[seen.record.agent], seen).state
+        return "running" if state == "unknown" else state
+    return seen.state
+
+
+def _observed(entry: Entry, host: object, agents: Mapping[str, Agent]) -> dict[str, Any]:
+    seen = entry.seen
+    if seen is None or not isinstance(host, Reached):
+        return {"state": "unknown" if entry.kind == "unknown" else "absent", "activity": None, "host": entry.host,
+                "pid": None, "conversation_id": None, "since": None, "age": None}  # fmt: skip
+    record = seen.record
+    agent = agents.get(record.agent) if record else None
+    activity = activity_of(agent, seen) if agent else None
+    since = activity.since if activity else None
+    if since is None and record is not None:
+        since = float(record.at)
+    return {
+        "state": seen.state,
+        "activity": activity.state if activity else None,
+        "source": activity.source if activity else None,
+        "waiting_for": clean(activity.detail, 120) if activity and activity.state == "waiting" else None,
+        "host": entry.host,
+        "agent": record.agent if record else None,
+        "pid": seen.process.pid if seen.process and seen.process.alive else None,
+        "conversation_id": record.conversation if record else None,
+        "incarnation": seen.incarnation,
+        "since": since,
+        "age": max(0, host.now - int(since)) if since is not None else None,
+        "exit_code": seen.exit.code if seen.exit else None,
+        "attached": seen.attached,
+    }
+
+
+def status_json(found: tuple[Status, ...]) -> dict[str, Any]:
+    """The document that `status --json` prints, format 1.0."""
+    return {
+        "format_version": "1.0",
+        "resources": [
+            {
+                "address": s.address,
+                "phase": s.phase,
+                "conditions": [
+                    {"type": c.type, "status": c.status, "reason": c.reason, "message": c.message,
+                     "last_transition": None}
+                    for c in s.conditions
+                ],
+                "observed": dict(s.seen),
+                "revision": dict(s.revision),
+            }
+            for s in found
+        ],
+    }  # fmt: skip

@@ -1,0 +1,122 @@
+"""The steps of a plan: a union of small types, each of which already holds every decision."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from reconciler.core.agent import Invocation, Probe
+from reconciler.core.record import Record
+from reconciler.core.spec import Ready, Stop, Until
+
+
+@dataclass(frozen=True)
+class LaunchStep:
+    """Start the agent's process. `environment` holds references such as `${env:KEY}`, resolved only at the launch."""
+
+    session: str
+    host: str
+    strategy: str
+    expect: int
+    record: Record
+    command: str
+    invocation: Invocation
+    workdir: str
+    probes: tuple[Probe, ...]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    shell: str = ""
+    tmux_conf: str = ""
+
+
+@dataclass(frozen=True)
+class ReadyStep:
+    """Wait until the launched session is ready, learn its conversation id, and check that it is the one resumed.
+
+    `conversation` is what must be found again; `learn` says that the id is the agent's own and has to be read.
+    """
+
+    session: str
+    host: str
+    agent: str
+    incarnation: int
+    ready: Ready
+    conversation: str | None
+    learn: bool
+    record: Record
+
+
+@dataclass(frozen=True)
+class IdleStep:
+    """Wait until a session is not observed to be busy or waiting, as `stop` says, before it is stopped."""
+
+    session: str
+    host: str
+    agent: str
+    stop: Stop
+
+
+@dataclass(frozen=True)
+class StopStep:
+    """End the agent's process cleanly; then write the record."""
+
+    session: str
+    host: str
+    strategy: str
+    expect: int
+    keys: tuple[str, ...]
+    signal: str
+    record: Record
+
+
+@dataclass(frozen=True)
+class SendStep:
+    """Paste one message into a session that is idle, within `timeout` seconds."""
+
+    session: str
+    host: str
+    agent: str
+    strategy: str
+    expect: int
+    message: str
+    record: Record
+    timeout: float = 600.0
+
+
+@dataclass(frozen=True)
+class RecordStep:
+    """Write the record of a session that goes on as it is."""
+
+    session: str
+    host: str
+    expect: int
+    record: Record
+
+
+@dataclass(frozen=True)
+class ForgetStep:
+    """Let go of a session that goes on."""
+
+    session: str
+    host: str
+    expect: int
+
+
+Step = LaunchStep | ReadyStep | IdleStep | StopStep | SendStep | RecordStep | ForgetStep
+
+
+@dataclass(frozen=True)
+class Need:
+    """Another session that has to be `until` before the action begins, for at most `timeout` seconds."""
+
+    session: str
+    host: str
+    agent: str
+    until: Until
+    ready: Ready
+    timeout: float
+
+
+Verb = Literal[
+    "start", "resume", "move", "update", "restart", "stop", "adopt", "forget", "blocked", "unknown"
+]  # fmt: skip

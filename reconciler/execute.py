@@ -1,0 +1,153 @@
+"""Carry out a plan: every choice is in it already; here it is only done, in order, and written down."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Callable, Mapping
+
+from reconciler.core.agent import Agent
+from reconciler.core.plan import LAUNCHES, Action, Plan
+from reconciler.core.report import Event, Outcome, Report
+from reconciler.core.spec import Desired
+from reconciler.core.steps import LaunchStep
+from reconciler.errors import HostError, OperationError, ReconcilerError
+from reconciler.hosts import Hosts
+from reconciler.journal import Journal
+from reconciler.leases import Leases
+from reconciler.steps import StepRunner
+
+Tell = Callable[[Event], None]
+
+
+class Execution:
+    """One plan being carried out. `drain` lets what runs finish and starts nothing more."""
+
+    def __init__(
+        self, plan: Plan, desired: Desired, hosts: Hosts, agents: Mapping[str, Agent], journal: Journal, tell: Tell
+    ) -> None:
+        self.plan = plan
+        self._desired = desired
+        self._hosts = hosts
+        self._agents = agents
+        self._journal = journal
+        self._tell = tell
+        self._draining = asyncio.Event()
+        self._outcomes: dict[str, asyncio.Future[Outcome]] = {}
+        self._starts = {name: asyncio.Semaphore(host.max_parallel_starts) for name, host in desired.hosts.items()}
+        self._gate = asyncio.Semaphore(desired.fleet.parallelism * 4)
+
+    def drain(self) -> None:
+        """No new action begins; those that run finish."""
+        self._draining.set()
+
+    async def run(self, who: str) -> Report:
+        """Do all of it. Raises LeaseHeldError before anything was done where another controller is at work."""
+        actions = self.plan.effective
+        leases = Leases(self.plan.fleet, who)
+        runner = StepRunner(self._desired, self._hosts, self._agents, leases)
+        concerned = {action.host for action in actions}
+        try:
+            await leases.acquire(self._hosts.connection(name, self._desired.hosts[name]) for name in concerned)
+            loop = asyncio.get_running_loop()
+            self._outcomes = {action.address: loop.create_future() for action in actions}
+            tasks = [asyncio.create_task(self._act(action, runner, leases)) for action in actions]
+            try:
+                outcomes = await asyncio.gather(*tasks)
+            except asyncio.CancelledError:
+                outcomes = await self._cut(tasks)
+                return Report(self.plan, tuple(outcomes), interrupted=True)
+        finally:
+            await asyncio.shield(leases.release())
+        return Report(self.plan, tuple(outcomes), interrupted=self._draining.is_set())
+
+    async def _cut(self, tasks: list[asyncio.Task[Outcome]]) -> list[Outcome]:
+        """The second Ctrl-C: what was under way is unknown now."""
+        for task in tasks:
+            task.cancel()
+        ended = await asyncio.gather(*tasks, return_exceptions=True)
+        return [
+            outcome if isinstance(outcome, Outcome) else self._unknown(action)
+            for outcome, action in zip(ended, self.plan.effective, strict=True)
+        ]
+
+    def _unknown(self, action: Action) -> Outcome:
+        message = "interrupted; the next look will tell"
+        return Outcome(action.address, action.host, action.verb, "unknown", 0.0, "interrupted", message)
+
+    async def _act(self, action: Action, runner: StepRunner, leases: Leases) -> Outcome:
+        begun = time.monotonic()
+        first = await self._dependencies(action)
+        if first is not None:
+            outcome = first
+        elif action.verb in LAUNCHES:
+            async with self._gate, self._starts[action.host]:
+                outcome = await self._carry_out(action, runner, leases, begun)
+        else:
+            async with self._gate:
+                outcome = await self._carry_out(action, runner, leases, begun)
+        self._outcomes[action.address].set_result(outcome)
+        self._say(action, outcome)
+        return outcome
+
+    async def _dependencies(self, action: Action) -> Outcome | None:
+        """Wait for what comes first; the outcome of an action that cannot begin then."""
+        for address in action.after:
+            if address not in self._outcomes:
+                continue
+            before = await asyncio.shield(self._outcomes[address])
+            if before.status != "done" and not (action.verb == "stop" and before.status == "failed"):
+                return self._skipped(action, f"{address} {before.status}", "dependency")
+        return self._skipped(action, "interrupted before it began", "interrupted") if self._draining.is_set() else None
+
+    def _skipped(self, action: Action, why: str, code: str) -> Outcome:
+        return Outcome(action.address, action.host, action.verb, "skipped", 0.0, code, why)
+
+    async def _carry_out(self, action: Action, runner: StepRunner, leases: Leases, begun: float) -> Outcome:
+        if self._draining.is_set():
+            return self._skipped(action, "interrupted before it began", "interrupted")
+        op = operation_id(self.plan.id, action.address)
+        self._tell(Event("apply_start", action))
+
+        def phase(words: str) -> None:
+            self._tell(Event("apply_progress", action, words, time.monotonic() - begun))
+
+        def outcome(status: str, error: ReconcilerError | None = None) -> Outcome:
+            return Outcome(
+                action.address, action.host, action.verb, status, time.monotonic() - begun,  # type: ignore[arg-type]
+                error.code if error else "", error.message if error else "", error.remedy if error else "",
+            )  # fmt: skip
+
+        try:
+            credentials = leases.credentials(action.host)
+            self._journal.begin(
+                op, address=action.address, host=action.host, verb=action.verb, precondition=action.precondition,
+                fence=credentials.fence, revision=self.plan.revision,
+            )  # fmt: skip
+            for need in action.needs:
+                phase(f"waits for session.{need.session} to be {need.until}")
+                await runner.await_need(need)
+            for index, step in enumerate(action.steps):
+                await runner.run(step, f"{op}-{index}", phase)
+            result = outcome("done")
+        except HostError as error:
+            # The line broke: what was sent may have happened. Nothing is guessed; the next look tells.
+            begun_already = any(isinstance(step, LaunchStep) for step in action.steps)
+            result = outcome("unknown" if begun_already else "failed", error)
+        except (OperationError, ReconcilerError) as error:
+            result = outcome("failed", error)
+        except asyncio.CancelledError:
+            self._journal.finish(op, "unknown", "interrupted")
+            raise
+        self._journal.finish(op, result.status, result.message)
+        return result
+
+    def _say(self, action: Action, outcome: Outcome) -> None:
+        kind = {"done": "apply_complete", "skipped": "apply_skipped"}.get(outcome.status, "apply_errored")
+        self._tell(Event(kind, action, outcome.message, outcome.seconds, outcome.code, outcome.remedy))  # type: ignore[arg-type]
+
+
+def operation_id(plan_id: str, address: str) -> str:
+    """The same for a repeat of the same action of the same plan: hosts answer a repeat without doing it again."""
+    return hashlib.sha256(f"{plan_id}\0{address}".encode()).hexdigest()[:32]

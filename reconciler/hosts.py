@@ -1,0 +1,166 @@
+"""Open connections and keep them: one a host, with a long-lived shell for looks and a channel for each operation."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from reconciler import drivers
+from reconciler.core.observed import LOOK_LIMIT, Reached, parse_look
+from reconciler.core.spec import Host
+from reconciler.errors import HostError, OperationError
+from reconciler.runtimes.operations import look_call, look_definition, parse_answer
+from reconciler.secret_values import resolve
+from reconciler.transports import Channel, Transport
+
+LOOK_TIMEOUT = 25.0  # seconds; the bounds inside a look are shorter
+OPERATION_TIMEOUT = 120.0
+
+Checks = Sequence[tuple[str, str]]
+
+
+class Connection:
+    """One host: connected when first needed, connected again after a loss."""
+
+    def __init__(self, name: str, host: Host) -> None:
+        self.name = name
+        self.host = host
+        self._transport: Transport | None = None
+        self._shell: Channel | None = None
+        self._opening = asyncio.Lock()
+        self._looking = asyncio.Lock()
+
+    async def transport(self) -> Transport:
+        """The open connection. Raises HostError."""
+        async with self._opening:
+            if self._transport is None:
+                module = drivers.transport(self.host.transport)
+                options = module.from_spec(self.name, self.host, resolve) if hasattr(module, "from_spec") else None
+                self._transport = await module.connect(self.name, options)
+            return self._transport
+
+    async def look(self, fleet: str, checks: Checks = ()) -> Reached:
+        """One look: one round trip on a warm connection. Raises HostError; then the host is unknown."""
+        async with self._looking:
+            try:
+                async with asyncio.timeout(LOOK_TIMEOUT + self.host.connection_timeout):
+                    return await self._look(fleet, checks)
+            except TimeoutError:
+                await self._lose()
+                raise HostError(
+                    f"{self.name}: the look did not end within {LOOK_TIMEOUT:g} s",
+                    code="timed-out",
+                    remedy=f"see whether {self.name} hangs: ssh {self.host.address or self.name} uptime",
+                ) from None
+            except HostError:
+                await self._lose()
+                raise
+            except asyncio.CancelledError:
+                await self._lose()
+                raise
+
+    async def _look(self, fleet: str, checks: Checks) -> Reached:
+        transport = await self.transport()
+        nonce = secrets.token_hex(8)
+        script = look_call(fleet, nonce, checks)
+        if self._shell is None:
+            self._shell = await transport.open(("sh",))
+            script = look_definition() + script
+        await self._shell.write(script.encode())
+        end = f"end\t{nonce}\t".encode()
+        answer = bytearray()
+        while True:
+            data = await self._shell.read()
+            if not data:
+                raise HostError(f"{self.name}: the shell that looks ended", code="look-truncated")
+            answer += data
+            if len(answer) > LOOK_LIMIT:
+                raise HostError(f"{self.name}: the answer to the look is too long", code="look-failed")
+            tail = answer.rfind(end, max(0, len(answer) - len(data) - len(end)))
+            if tail >= 0 and answer.endswith(b"\n") and (tail == 0 or answer[tail - 1] == 0x0A):
+                return parse_look(self.name, nonce, bytes(answer))
+
+    async def operate(self, script: str, nonce: str) -> dict[str, Any]:
+        """Run an operation on a channel of its own. Raises HostError, or OperationError where it was refused."""
+        transport = await self.transport()
+        try:
+            done = await transport.run(("sh",), stdin=script.encode(), timeout=OPERATION_TIMEOUT, limit=1_000_000)
+        except HostError:
+            await self._lose()
+            raise
+        answer = parse_answer(self.name, nonce, done.out)
+        if answer.get("ok") is not True:
+            raise _refusal(self.name, answer)
+        return answer
+
+    async def shell(self, script: str, seconds: float = 30.0) -> bytes:
+        """What a line of sh prints that reads only."""
+        transport = await self.transport()
+        return (await transport.run(("sh", "-c", script), timeout=seconds)).out
+
+    async def _lose(self) -> None:
+        transport, self._transport, self._shell = self._transport, None, None
+        if transport is not None:
+            with contextlib.suppress(HostError, OSError):
+                await transport.close()
+
+    async def close(self) -> None:
+        """Close it; safe to call twice."""
+        shell, self._shell = self._shell, None
+        if shell is not None:
+            with contextlib.suppress(HostError, OSError):
+                await shell.close()
+        await self._lose()
+
+
+_REMEDIES = {
+    "disk-full": "free some space on {host}, then apply again",
+    "tmux-missing": 'install tmux on {host}, or set strategy = "process"',
+    "socket-path": "a shorter fleet name, or XDG_STATE_HOME on {host}",
+    "stale": "reconciler plan",
+    "locked": "wait for it to end, then apply again",
+    "fence-stale": "reconciler plan",
+}
+
+
+def _refusal(host: str, answer: Mapping[str, Any]) -> OperationError:
+    """What a refused operation means, in words."""
+    from reconciler.core.observed import clean
+
+    code = clean(answer.get("code", "failed"), 40)
+    message = clean(answer.get("message", ""))
+    if code == "launch" and isinstance(answer.get("exit"), dict):
+        ended = answer["exit"]
+        code, detail = clean(ended.get("error", ""), 40) or "exited", clean(ended.get("detail", ""))
+        message = {
+            "agent-missing": f"its agent is not on the PATH of the login shell: {detail}",
+            "workdir-missing": f"its working directory {detail} does not exist",
+        }.get(code, detail or f"its agent ended at once with exit code {clean(ended.get('code'), 8)}")
+    return OperationError(f"{host}: {message}", code=code, remedy=_REMEDIES.get(code, "").format(host=host))
+
+
+class Hosts:
+    """The connections of one run of the program."""
+
+    def __init__(self) -> None:
+        self._connections: dict[str, Connection] = {}
+
+    def connection(self, name: str, host: Host) -> Connection:
+        """The one connection to a host; a changed spec of the host gets a new one."""
+        found = self._connections.get(name)
+        if found is None or found.host != host:
+            found = self._connections[name] = Connection(name, host)
+        return found
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await asyncio.gather(*(connection.close() for connection in self._connections.values()))
+
+    async def __aenter__(self) -> Hosts:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()

@@ -1,0 +1,143 @@
+"""The local journal: intents with their outcomes, and where each session was last seen. Can be rebuilt by observing."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from reconciler.errors import ReconcilerError
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS intents (
+  op TEXT PRIMARY KEY, address TEXT NOT NULL, host TEXT NOT NULL, verb TEXT NOT NULL, precondition TEXT NOT NULL,
+  fence INTEGER NOT NULL, revision TEXT NOT NULL, at REAL NOT NULL,
+  outcome TEXT, message TEXT, ended REAL
+);
+CREATE INDEX IF NOT EXISTS open_intents ON intents (outcome) WHERE outcome IS NULL;
+CREATE TABLE IF NOT EXISTS places (session TEXT PRIMARY KEY, host TEXT NOT NULL, at REAL NOT NULL);
+"""
+
+
+@dataclass(frozen=True)
+class Intent:
+    """Something that was about to be done. `outcome` None: nobody has said yet what came of it."""
+
+    op: str
+    address: str
+    host: str
+    verb: str
+    at: float
+    outcome: str | None
+    message: str
+
+
+def state_directory(fleet: str) -> Path:
+    """Where this controller keeps its own state for a fleet."""
+    base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+    return Path(base).expanduser() / "reconciler" / fleet / "controller"
+
+
+class Journal:
+    """One SQLite file per fleet, mode 0600. Every method raises ReconcilerError(journal) on a broken disk."""
+
+    def __init__(self, path: Path | None) -> None:
+        """`path` None: an empty journal in memory, for what must not write anything."""
+        self.path = path
+        with _translated(path):
+            if path is not None:
+                path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                path.touch(mode=0o600)
+            self._db = sqlite3.connect(path or ":memory:", isolation_level=None, timeout=10)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=FULL")
+            self._db.executescript(_SCHEMA)
+
+    def begin(
+        self, op: str, *, address: str, host: str, verb: str, precondition: str, fence: int, revision: str
+    ) -> None:
+        """An intent, durable before the first side effect. A repeat of the same operation keeps the first time."""
+        row = (op, address, host, verb, precondition, fence, revision, time.time())
+        with _translated(self.path):
+            self._db.execute(
+                "INSERT INTO intents (op, address, host, verb, precondition, fence, revision, at)"
+                " VALUES (?,?,?,?,?,?,?,?) ON CONFLICT (op) DO UPDATE SET outcome = NULL, fence = excluded.fence",
+                row,
+            )
+
+    def finish(self, op: str, outcome: str, message: str) -> None:
+        """What came of an intent."""
+        with _translated(self.path):
+            self._db.execute(
+                "UPDATE intents SET outcome = ?, message = ?, ended = ? WHERE op = ?",
+                (outcome, message[:2000], time.time(), op),
+            )
+
+    def open_intents(self) -> list[Intent]:
+        """Intents without an outcome: a controller was killed in between."""
+        return self._intents("WHERE outcome IS NULL ORDER BY at")
+
+    def history(self, address: str | None = None, limit: int = 100) -> list[Intent]:
+        """The last intents, newest first; of one address where given."""
+        if address is None:
+            return self._intents("ORDER BY at DESC LIMIT ?", limit)
+        return self._intents("WHERE address = ? ORDER BY at DESC LIMIT ?", address, limit)
+
+    def _intents(self, where: str, *values: object) -> list[Intent]:
+        with _translated(self.path):
+            rows = self._db.execute(
+                f"SELECT op, address, host, verb, at, outcome, message FROM intents {where}", values
+            ).fetchall()
+        return [
+            Intent(op, address, host, verb, at, outcome, message or "")
+            for op, address, host, verb, at, outcome, message in rows
+        ]
+
+    def places(self) -> dict[str, str]:
+        """On which host each session was last seen."""
+        with _translated(self.path):
+            return dict(self._db.execute("SELECT session, host FROM places"))
+
+    def remember(self, places: Mapping[str, str], gone: frozenset[str] = frozenset()) -> None:
+        """Sessions seen now, and sessions that are proven to be nowhere any more."""
+        now = time.time()
+        with _translated(self.path), self._db:
+            self._db.execute("BEGIN")
+            self._db.executemany(
+                "INSERT INTO places (session, host, at) VALUES (?,?,?)"
+                " ON CONFLICT (session) DO UPDATE SET host = excluded.host, at = excluded.at",
+                [(session, host, now) for session, host in places.items()],
+            )
+            self._db.executemany("DELETE FROM places WHERE session = ?", [(session,) for session in gone])
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def open_journal(fleet: str, *, write: bool) -> Journal:
+    """The fleet's journal. Without `write` nothing is created: an absent one is empty."""
+    path = state_directory(fleet) / "journal.sqlite"
+    return Journal(path if write or path.exists() else None)
+
+
+@contextmanager
+def _translated(path: Path | None) -> Iterator[None]:
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        raise ReconcilerError(
+            f"the journal {path} cannot be used: {error}",
+            code="journal",
+            remedy="is the disk full or read-only? The journal may be deleted: it is rebuilt by observing",
+        ) from error

@@ -1,0 +1,153 @@
+"""Leases of hosts: who may act, told apart by machine, process and start time, so that death can be proven."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import getpass
+import os
+import re
+import secrets
+import subprocess
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from reconciler.errors import HostError, LeaseHeldError, OperationError
+from reconciler.hosts import Connection
+from reconciler.runtimes.operations import Credentials, lease_operation, release_operation, renew_operation
+
+TTL = 60  # seconds that a lease outlives its last operation
+
+
+def _read(path: str) -> str:
+    with contextlib.suppress(OSError):
+        return Path(path).read_text(encoding="ascii", errors="replace").strip()
+    return ""
+
+
+def _machine() -> str:
+    known = _read("/etc/machine-id") or _sysctl("kern.uuid") or os.uname().nodename
+    return f"{known}/{_boot()}"
+
+
+def _boot() -> str:
+    return _read("/proc/sys/kernel/random/boot_id") or _sysctl("kern.bootsessionuuid")
+
+
+def _sysctl(name: str) -> str:
+    with contextlib.suppress(OSError):
+        done = subprocess.run(["sysctl", "-n", name], capture_output=True, text=True, check=False)
+        return done.stdout.strip()
+    return ""
+
+
+def _start_of(pid: int) -> str:
+    """Start time of a process as the kernel tells it; empty when there is no such process."""
+    if Path("/proc/self/stat").exists():
+        stat = _read(f"/proc/{pid}/stat")
+        fields = stat.rpartition(") ")[2].split()
+        return fields[19] if len(fields) > 19 and fields[0] not in ("Z", "X") else ""
+    done = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    return done.stdout.strip().replace(" ", "_")
+
+
+def holder() -> str:
+    """Who we are: `user@host:machine/boot:pid:start:nonce`, one word."""
+    who = f"{getpass.getuser()}@{os.uname().nodename}"
+    words = (who, _machine(), str(os.getpid()), _start_of(os.getpid()), secrets.token_hex(4))
+    return ":".join(re.sub(r"[\s:]", "_", word) for word in words)
+
+
+def proven_dead(other: str) -> bool:
+    """Whether a holder was a process of this machine and this boot that is gone, or of an earlier boot of it."""
+    parts = other.split(":")
+    if len(parts) != 5:
+        return False
+    machine, boot = parts[1].rpartition("/")[::2]
+    here, now = _machine().rpartition("/")[::2]
+    if machine != here or not parts[2].isdigit() or not boot or not now:
+        return False
+    return boot != now or re.sub(r"[\s:]", "_", _start_of(int(parts[2]))) != parts[3]
+
+
+class Leases:
+    """The leases of one apply, kept alive while it works."""
+
+    def __init__(self, fleet: str, who: str) -> None:
+        self._base = Credentials(fleet, who, ttl=TTL)
+        self._held: dict[str, tuple[Connection, Credentials]] = {}
+        self.failed: dict[str, HostError | OperationError] = {}
+        self._keeper: asyncio.Task[None] | None = None
+
+    def credentials(self, host: str) -> Credentials:
+        """What an operation on this host carries. Raises what acquiring the lease raised."""
+        if host in self.failed:
+            raise self.failed[host]
+        return self._held[host][1]
+
+    async def acquire(self, connections: Iterable[Connection]) -> None:
+        """All of them, or none: LeaseHeldError when another controller holds one. A silent host is kept as failed."""
+        found = list(connections)
+        results = await asyncio.gather(*(self._acquire(c) for c in found), return_exceptions=True)
+        held = [e for e in results if isinstance(e, LeaseHeldError)]
+        for connection, error in zip(found, results, strict=True):
+            if isinstance(error, HostError | OperationError):
+                self.failed[connection.name] = error
+            elif isinstance(error, BaseException) and not isinstance(error, LeaseHeldError):
+                raise error
+        if held:
+            await self.release()
+            raise held[0]
+        self._keeper = asyncio.create_task(self._keep())
+
+    async def _acquire(self, connection: Connection, dead: str = "") -> None:
+        nonce = secrets.token_hex(8)
+        try:
+            answer = await connection.operate(lease_operation(self._base, nonce, dead), nonce)
+        except OperationError as error:
+            if error.code != "lease-held":
+                raise
+            other = error.message.partition(": ")[2].partition(" holds the lease")[0]
+            if not dead and proven_dead(other):
+                return await self._acquire(connection, other)
+            raise LeaseHeldError(
+                f"{connection.name}: {_readable(other)} {error.message.partition(' holds ')[2] and 'holds '}"
+                f"{error.message.partition(' holds ')[2]}; nothing was done",
+                code="lease-held",
+                remedy="wait for it to end; a lease that nobody renews expires within a minute",
+            ) from None
+        self._held[connection.name] = (connection, replace(self._base, fence=int(answer["fence"])))
+        return None
+
+    async def _keep(self) -> None:
+        while True:
+            await asyncio.sleep(TTL / 3)
+            for connection, credentials in list(self._held.values()):
+                nonce = secrets.token_hex(8)
+                # A host that does not answer, or has another master now, says so to the next operation.
+                with contextlib.suppress(HostError, OperationError):
+                    await connection.operate(renew_operation(credentials, nonce), nonce)
+
+    async def release(self) -> None:
+        """Give all back, within a few seconds; those that cannot be reached expire by themselves."""
+        if self._keeper is not None:
+            self._keeper.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._keeper
+            self._keeper = None
+
+        async def one(connection: Connection, credentials: Credentials) -> None:
+            nonce = secrets.token_hex(8)
+            with contextlib.suppress(HostError, OperationError, TimeoutError):
+                async with asyncio.timeout(3):
+                    await connection.operate(release_operation(credentials, nonce), nonce)
+
+        held, self._held = list(self._held.values()), {}
+        await asyncio.gather(*(one(*item) for item in held))
+
+
+def _readable(other: str) -> str:
+    """`user@host (pid N)` of a holder."""
+    parts = other.split(":")
+    return f"{parts[0]} (pid {parts[2]})" if len(parts) == 5 else other

@@ -1,0 +1,50 @@
+"""Look at every host at once; what did not answer in full is unknown, with the reason."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+from reconciler.core.agent import Agent
+from reconciler.core.launching import checks_for
+from reconciler.core.observed import HostSeen, Observed, Unreached
+from reconciler.core.spec import Desired
+from reconciler.errors import HostError, ReconcilerError
+from reconciler.hosts import Connection, Hosts
+
+CONNECTS_AT_ONCE = 64  # more at a time only makes them wait for each other's cryptography
+
+
+async def observe(
+    hosts: Hosts,
+    desired: Desired,
+    agents: Mapping[str, Agent],
+    *,
+    only: frozenset[str] | None = None,
+    seen: Callable[[HostSeen], None] = lambda _: None,
+) -> Observed:
+    """One look at each enabled host of the specs (of `only`, where given), all at once.
+
+    `seen` is told of each host as it answers.
+    """
+    gate = asyncio.Semaphore(CONNECTS_AT_ONCE)
+    wanted = [name for name, host in desired.hosts.items() if host.enabled and (only is None or name in only)]
+
+    async def one(name: str) -> HostSeen:
+        async with gate:
+            connection = hosts.connection(name, desired.hosts[name])
+            found = await look(connection, desired.fleet.name, checks_for(desired, agents, name))
+        seen(found)
+        return found
+
+    return Observed(dict(zip(wanted, await asyncio.gather(*map(one, wanted)), strict=True)))
+
+
+async def look(connection: Connection, fleet: str, checks: tuple[tuple[str, str], ...] = ()) -> HostSeen:
+    """One look at one host, with failure as a value."""
+    try:
+        return await connection.look(fleet, checks)
+    except HostError as error:
+        return Unreached(connection.name, error.code, error.message, error.remedy)
+    except ReconcilerError as error:
+        return Unreached(connection.name, error.code, f"{connection.name}: {error.message}", error.remedy)

@@ -1,0 +1,121 @@
+"""START HERE. One pass: observe everything once, compare purely, plan, and carry out that very plan."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from reconciler import drivers
+from reconciler.core.agent import Agent
+from reconciler.core.diff import Diff, compare
+from reconciler.core.guards import check_emptiness, check_stops
+from reconciler.core.observed import HostSeen, Observed, Reached
+from reconciler.core.plan import Plan, make_plan
+from reconciler.core.report import Report
+from reconciler.core.selection import Selection, address, hold_for
+from reconciler.core.spec import Desired
+from reconciler.execute import Execution, Tell
+from reconciler.hosts import Hosts
+from reconciler.journal import Journal
+from reconciler.leases import holder
+from reconciler.observe import observe
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What one pass made: the specs, what was seen, the difference, and what to do about it."""
+
+    desired: Desired
+    agents: Mapping[str, Agent]
+    observed: Observed
+    diff: Diff
+    plan: Plan
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a person may add to the specs for one pass."""
+
+    selection: Selection = field(default_factory=Selection)
+    restart: tuple[str, ...] = ()
+    max_stop: str | None = None
+
+
+async def preview(
+    desired: Desired,
+    hosts: Hosts,
+    journal: Journal,
+    options: Options | None = None,
+    seen: Callable[[HostSeen], None] = lambda _: None,
+) -> Pass:
+    """What would happen, and why. Changes nothing anywhere. Raises GuardError for specs that declare nothing."""
+    options = options or Options()
+    check_emptiness(desired)
+    agents = drivers.agents(desired)
+    observed = await observe(hosts, desired, agents, seen=seen)
+    agents = drivers.agents(desired, _agents_seen(observed))
+    diff = compare(desired, observed, journal.places())
+    silent = [name for name, found in observed.hosts.items() if not isinstance(found, Reached)]
+    hold = hold_for(desired, diff, options.selection, silent)
+    plan = make_plan(
+        diff, desired, observed, agents, plan_id=secrets.token_hex(16), controller=holder(), hold=hold,
+        restart=frozenset(address(desired, text) for text in options.restart),
+    )  # fmt: skip
+    return Pass(desired, agents, observed, diff, plan)
+
+
+def execution(done: Pass, hosts: Hosts, journal: Journal, tell: Tell, options: Options | None = None) -> Execution:
+    """Ready to carry out the plan of a pass. Raises GuardError where it would stop too much at once."""
+    check_stops(done.plan, (options or Options()).max_stop or done.desired.fleet.max_stop)
+    return Execution(done.plan, done.desired, hosts, done.agents, journal, tell)
+
+
+async def carry_out(work: Execution, done: Pass, journal: Journal) -> Report:
+    """Do it. Before, open intents of a controller that was killed get their outcome from what was seen."""
+    settle(journal, done.observed)
+    remember(journal, done.observed)
+    if not done.plan.effective:
+        return Report(done.plan, ())
+    report = await work.run(holder())
+    journal.remember({
+        outcome.address.removeprefix("session."): outcome.host
+        for outcome in report.outcomes
+        if outcome.status in ("done", "unknown") and outcome.verb in ("start", "resume", "restart")
+    })  # fmt: skip
+    return report
+
+
+def settle(journal: Journal, observed: Observed) -> None:
+    """Give every open intent on a host that answered its outcome: by looking, never by asking."""
+    for intent in journal.open_intents():
+        host = observed.hosts.get(intent.host)
+        if isinstance(host, Reached):
+            seen = host.sessions.get(intent.address.removeprefix("session."))
+            state = f"{seen.state}, incarnation {seen.incarnation}" if seen else "absent"
+            journal.finish(intent.op, "settled", f"seen afterwards: {state}")
+
+
+def remember(journal: Journal, observed: Observed) -> None:
+    """Where each session is now, for the day on which a host does not answer."""
+    places = {
+        name: host.name
+        for host in observed.hosts.values()
+        if isinstance(host, Reached)
+        for name, seen in host.sessions.items()
+        if seen.record is not None
+    }
+    answered = {host.name for host in observed.hosts.values() if isinstance(host, Reached)}
+    gone = {name for name, host in journal.places().items() if host in answered and name not in places}
+    journal.remember(places, frozenset(gone))
+
+
+def _agents_seen(observed: Observed) -> frozenset[str]:
+    """The agents of sessions on hosts, which the specs may not name any more."""
+    return frozenset(
+        seen.record.agent
+        for host in observed.hosts.values()
+        if isinstance(host, Reached)
+        for seen in host.sessions.values()
+        if seen.record is not None
+    )
