@@ -172,7 +172,7 @@ async def test_arguments_arrive_exactly(machine: Transport) -> None:
 
 
 @given(st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])), min_size=1, max_size=8))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_any_arguments_arrive_exactly(machine: Transport, args: list[str]) -> None:
     done = await machine.run(("printf", "%s\\0", *args))
     assert done.out.split(b"\0")[:-1] == [arg.encode() for arg in args]
@@ -406,7 +406,7 @@ class Screen:
             stdin=other,
             stdout=other,
             stderr=other,
-            env={**fleet.env, "HOME": home},
+            env={**fleet.env, "HOME": home, "PYTHONPATH": os.pathsep.join(sys.path)},
             cwd=Path(__file__).parents[2],
             start_new_session=True,
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
@@ -441,7 +441,8 @@ class Screen:
 def test_a_terminal_carries_keys_sizes_and_the_exit_status_and_is_given_back_as_it_was(
     kind: str, fleet: Fleet, host: Host
 ) -> None:
-    script = """stty size; trap 'stty size' WINCH; printf 'ready\n'; until read -r word; do :; done; printf 'got <%s>\n' "$word"; """
+    script = "stty size; trap 'stty size' WINCH; printf 'ready\n'; "
+    script += """until read -r word; do :; done; printf 'got <%s>\n' "$word"; """
     script += "stty raw -echo; printf 'raw\n'; head -c 2 | od -An -tx1; exit 7"
     screen = Screen(kind, fleet, host, ["sh", "-c", script])
     try:
