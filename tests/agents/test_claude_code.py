@@ -1,0 +1,80 @@
+"""Claude Code: its registry, its transcripts, its ways to resume."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from reconciler.agents.claude_code import AGENT
+from reconciler.core.agent import UNKNOWN, LaunchRequest, StoreFile
+from tests.agents import recorded
+
+ID = "0f0e0d0c-0b0a-4908-8706-050403020100"
+REQUEST = LaunchRequest("claude", "/srv/app", "/state/s", session_id=ID)
+FILE = StoreFile(f"/home/me/.claude/projects/-srv-app/{ID}.jsonl", 9000, 0.0)
+
+
+def test_its_recorded_life_is_read_as_it_was() -> None:
+    assert recorded.states(AGENT) == ["unknown", "idle", "busy", "idle", "waiting", "idle"]
+
+
+def test_a_question_says_what_it_waits_for_and_since_when() -> None:
+    waiting = [AGENT.activity(facts) for _, facts in recorded.frames(AGENT)]
+    asked = next(activity for activity in waiting if activity.state == "waiting")
+    assert (asked.source, asked.detail) == ("registry", "permission prompt")
+    assert asked.since is not None
+    assert asked.since > 1_700_000_000
+
+
+def test_the_live_process_tells_its_conversation() -> None:
+    _, facts = recorded.frames(AGENT)[-1]
+    assert AGENT.conversation(facts) == ID
+    assert AGENT.ready(facts) is True
+
+
+@pytest.mark.parametrize("other", [{"pid": 1}, {"started": "1"}, {"pid": None}])
+def test_a_file_that_another_process_left_says_nothing(other: dict[str, object]) -> None:
+    _, facts = recorded.frames(AGENT)[-1]
+    stale = replace(facts, **other)  # type: ignore[arg-type]
+    assert AGENT.activity(stale) == UNKNOWN
+    assert AGENT.conversation(stale) is None
+    assert AGENT.ready(stale) is not True
+
+
+def test_a_live_process_without_a_status_file_is_not_ready() -> None:
+    _, facts = recorded.frames(AGENT)[0]
+    assert AGENT.ready(facts) is False
+
+
+def test_only_a_transcript_with_content_can_be_resumed() -> None:
+    _, facts = recorded.frames(AGENT)[0]
+    beside = StoreFile(f"/home/me/.claude/projects/-srv-app/{ID}/subagents/agent-a1.jsonl", 10, 0.0)
+    assert AGENT.exists(replace(facts, store=None)) is None
+    assert AGENT.exists(replace(facts, store=(beside,))) is False
+    assert AGENT.exists(replace(facts, store=(replace(FILE, size=0),))) is False
+    assert AGENT.exists(replace(facts, store=(beside, FILE))) is True
+
+
+def test_it_resumes_by_path_where_one_file_is_known_and_by_id_otherwise() -> None:
+    assert AGENT.resume(replace(REQUEST, store=(FILE,))).argv[1:3] == ("--resume", FILE.path)
+    twin = replace(FILE, path=FILE.path.replace("-srv-app", "-srv-other"))
+    for store in ((), (FILE, twin), (replace(FILE, size=0),)):
+        assert AGENT.resume(replace(REQUEST, store=store)).argv[1:3] == ("--resume", ID)
+
+
+def test_trust_is_answered_for_a_terminal_alone() -> None:
+    assert AGENT.start(REQUEST).env == {"CLAUDE_CODE_SANDBOXED": "1"}
+    assert AGENT.turn(REQUEST).env == {}
+
+
+def test_bypass_is_confirmed_only_when_asked_for() -> None:
+    argv = AGENT.start(replace(REQUEST, permission_mode="bypass")).argv
+    assert argv[-4:] == (
+        "--permission-mode", "bypassPermissions", "--settings", '{"skipDangerousModePermissionPrompt":true}',
+    )  # fmt: skip
+
+
+def test_its_version_is_read() -> None:
+    assert AGENT.parse_version(recorded.text(AGENT, "version.txt")) == "2.1.197"
+    assert AGENT.parse_version("command not found: claude") is None

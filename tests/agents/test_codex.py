@@ -1,0 +1,81 @@
+"""Codex: its title, its locks, its first event."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from reconciler.agents.codex import AGENT
+from reconciler.core.agent import UNKNOWN, WORKDIR, Facts, LaunchRequest, StoreFile
+from tests.agents import recorded
+
+REQUEST = LaunchRequest("codex", "/srv/app", "/state/s", session_id="01a1fb74-9e11-75a3-bcb4-06dbf628aa62")
+
+
+def test_its_recorded_life_is_read_as_it_was() -> None:
+    assert recorded.states(AGENT) == ["unknown", "busy", "idle", "busy", "waiting", "idle"]
+
+
+def test_the_id_is_that_of_the_lock_that_the_title_names() -> None:
+    _, facts = recorded.frames(AGENT)[-1]
+    (lock,) = facts.names["locks"]
+    assert AGENT.conversation(facts) == lock.removesuffix(".lock")
+    others = ("01a1fb74-9e11-75a3-bcb4-06dbf628aa62.lock", lock)
+    assert AGENT.conversation(replace(facts, names={"locks": others})) == lock.removesuffix(".lock")
+
+
+def test_no_lock_or_two_of_that_name_give_no_id() -> None:
+    _, facts = recorded.frames(AGENT)[-1]
+    (lock,) = facts.names["locks"]
+    twin = lock[:-7] + ("00" if lock[-7:-5] != "00" else "11") + lock[-5:]
+    assert AGENT.conversation(replace(facts, names={"locks": ()})) is None
+    assert AGENT.conversation(replace(facts, names={"locks": (lock, twin)})) is None
+
+
+def test_a_title_that_is_not_its_own_says_nothing() -> None:
+    for title in ("host", "Ready", "Ready | main.py", "vim", "Frobbing | 01a1fb74-9e11-75a3-bcb4-06dbf..."):
+        assert AGENT.activity(Facts(title=title)).state == UNKNOWN.state
+    assert AGENT.ready(Facts(title="host")) is False
+    assert AGENT.ready(Facts()) is None
+
+
+def test_a_headless_run_says_its_id_in_its_first_event() -> None:
+    out = recorded.text(AGENT, "turn.out")
+    found = AGENT.conversation(Facts(texts={"log": out}))
+    assert found is not None
+    assert out.startswith('{"type":"thread.started","thread_id":"' + found)
+    assert AGENT.conversation(Facts(texts={"log": "WARNING: no aliases\n" + out})) == found
+    later = '{"type":"item.completed"}\n' + out
+    assert AGENT.conversation(Facts(texts={"log": later})) is None, "only the first event counts"
+
+
+def test_a_terminal_never_gets_its_id_from_printed_text() -> None:
+    out = recorded.text(AGENT, "turn.out")
+    assert AGENT.conversation(Facts(texts={"log": out}, title="host")) is None
+
+
+def test_its_directory_is_trusted_and_no_other() -> None:
+    argv = AGENT.start(REQUEST).argv
+    assert argv[:4] == ("codex", "--no-daemon", "-c", f'projects={{"{WORKDIR}"={{trust_level="trusted"}}}}')
+    assert "projects" not in " ".join(AGENT.turn(REQUEST).argv)
+
+
+def test_a_resume_names_directory_and_thread() -> None:
+    argv = AGENT.resume(replace(REQUEST, prompt="-x")).argv
+    assert argv[:5] == ("codex", "resume", "--no-daemon", "-C", WORKDIR)
+    assert argv[-3:] == ("--", REQUEST.session_id, "-x")
+
+
+def test_a_lone_dash_is_a_prompt_and_not_a_wish_for_stdin() -> None:
+    made = AGENT.turn(replace(REQUEST, prompt="-"))
+    assert (made.argv[-1], made.stdin, made.delivered) == ("-", "-", "stdin")
+
+
+def test_a_rollout_with_content_can_be_resumed() -> None:
+    file = StoreFile("/home/me/.codex/sessions/2026/11/21/rollout-x.jsonl", 0, 0.0)
+    assert AGENT.exists(Facts()) is None
+    assert AGENT.exists(Facts(store=(file,))) is False
+    assert AGENT.exists(Facts(store=(replace(file, size=5),))) is True
+
+
+def test_its_version_is_read() -> None:
+    assert AGENT.parse_version(recorded.text(AGENT, "version.txt")) == "0.169.0"

@@ -1,0 +1,82 @@
+"""OpenCode: what its plugin reports, and what reaches it by which way."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+from reconciler.agents.opencode import AGENT
+from reconciler.core.agent import WORKDIR, Facts, LaunchRequest
+from tests.agents import recorded
+
+REQUEST = LaunchRequest("opencode", "/srv/app", "/state/my s", session_id="ses_e0473a790ffe7EgMcrzEzd46UO")
+
+
+def config(request: LaunchRequest) -> dict[str, object]:
+    made: dict[str, object] = json.loads(AGENT.start(request).env["OPENCODE_CONFIG_CONTENT"])
+    return made
+
+
+def test_its_recorded_life_is_read_as_it_was() -> None:
+    lines = recorded.text(AGENT, "events").splitlines()
+    states = [AGENT.activity(Facts(event=line)).state for line in lines]
+    changes = [state for at, state in enumerate(states) if states[at - 1 : at] != [state]]
+    assert changes == ["idle", "busy", "idle", "busy", "waiting", "busy", "idle"]
+    assert recorded.states(AGENT)[-1] == "idle"
+
+
+def test_every_recorded_event_of_a_session_names_it() -> None:
+    lines = recorded.text(AGENT, "events").splitlines()
+    ids = {AGENT.conversation(Facts(event=line)) for line in lines}
+    assert len(ids - {None}) == 1
+    assert [AGENT.conversation(Facts(event=line)) for line in lines].count(None) == 1, "only the plugin's own event"
+
+
+def test_a_question_says_since_when_it_waits() -> None:
+    line = next(line for line in recorded.text(AGENT, "events").splitlines() if "waiting" in line)
+    activity = AGENT.activity(Facts(event=line))
+    assert (activity.state, activity.source, activity.detail) == ("waiting", "hook", "permission.asked")
+    assert activity.since == json.loads(line)["at"]
+
+
+def test_the_plugin_writes_to_the_events_of_this_session() -> None:
+    made = AGENT.start(REQUEST)
+    assert '"/state/my s/events"' in made.files["opencode-plugin.js"]
+    assert config(REQUEST)["plugin"] == ["file:///state/my%20s/opencode-plugin.js"]
+
+
+def test_configuration_of_the_session_is_added_to_and_not_replaced() -> None:
+    theirs = {"OPENCODE_CONFIG_CONTENT": '{"plugin": ["theirs"], "theme": "x"}', "npm_config_fetch_retries": "3"}
+    made = AGENT.start(replace(REQUEST, env=theirs))
+    assert config(replace(REQUEST, env=theirs)) == {
+        "plugin": ["theirs", "file:///state/my%20s/opencode-plugin.js"],
+        "theme": "x",
+    }
+    assert made.env["npm_config_fetch_retries"] == "3"
+
+
+def test_a_resume_pastes_its_prompt_and_a_turn_reads_stdin() -> None:
+    made = AGENT.resume(replace(REQUEST, prompt="x"))
+    assert (made.argv, made.delivered) == (("opencode", f"--session={REQUEST.session_id}"), "paste")
+    made = AGENT.resume_turn(replace(REQUEST, prompt="two words"))
+    assert made.argv[-3:] == (f"--session={REQUEST.session_id}", "--dir", WORKDIR)
+    assert (made.stdin, made.delivered) == ("two words", "stdin")
+
+
+def test_asking_is_configured_and_never_assumed() -> None:
+    assert "permission" not in config(REQUEST)
+    assert config(replace(REQUEST, permission_mode="ask"))["permission"] == {
+        "edit": "ask",
+        "bash": "ask",
+        "webfetch": "ask",
+    }
+
+
+def test_without_a_database_nothing_can_be_resumed() -> None:
+    assert AGENT.exists(Facts(names={"database": (), "database-xdg": ()})) is False
+    assert AGENT.exists(Facts(names={"database": (), "database-xdg": ("opencode.db",)})) is None
+    assert AGENT.exists(Facts()) is None
+
+
+def test_its_version_is_read() -> None:
+    assert AGENT.parse_version(recorded.text(AGENT, "version.txt")) == "1.18.33"

@@ -1,0 +1,32 @@
+"""A plain command."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from reconciler.agents.shell import AGENT
+from reconciler.core.agent import Facts, LaunchRequest
+
+REQUEST = LaunchRequest("sh", "~/app", "/state/s")
+
+
+def test_its_arguments_are_what_runs() -> None:
+    assert AGENT.start(replace(REQUEST, args=("npm", "run", "dev"))).argv == ("npm", "run", "dev")
+
+
+def test_without_arguments_a_shell_runs() -> None:
+    assert AGENT.start(REQUEST).argv == ("sh",)
+
+
+def test_a_command_of_the_specs_takes_the_arguments() -> None:
+    assert AGENT.start(replace(REQUEST, command="/bin/zsh", args=("-l",))).argv == ("/bin/zsh", "-l")
+
+
+def test_there_is_nothing_to_resume() -> None:
+    assert AGENT.resumable is False
+    assert AGENT.exists(Facts()) is False
+
+
+def test_a_headless_prompt_is_its_stdin() -> None:
+    made = AGENT.turn(replace(REQUEST, args=("wc", "-c"), prompt="four"))
+    assert (made.argv, made.stdin, made.delivered) == (("wc", "-c"), "four", "stdin")

@@ -1,0 +1,97 @@
+"""Agents declared by templates, and overrides of built-in ones."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from reconciler.agents import claude_code, codex
+from reconciler.agents.template import Template, customise, from_template
+from reconciler.core.agent import WORKDIR, Facts, LaunchRequest, StoreFile
+from reconciler.errors import OperationError, SpecError
+
+REQUEST = LaunchRequest("aider", "~/app", "/state/s", session_id="id-1", prompt="hello {model}")
+AIDER = Template(
+    "aider",
+    start=("{command}", "--model", "{model}", "--cwd={workdir}", "--", "{prompt}"),
+    resume=("{command}", "--restore", "{session_id}"),
+)
+
+
+def test_placeholders_are_filled_in_once() -> None:
+    made = from_template(AIDER).start(replace(REQUEST, model="{prompt}"))
+    assert made.argv == ("aider", "--model", "{prompt}", f"--cwd={WORKDIR}", "--", "hello {model}")
+    assert made.delivered == "argv"
+
+
+def test_a_placeholder_without_a_value_is_an_empty_argument() -> None:
+    made = from_template(AIDER).start(replace(REQUEST, prompt=None))
+    assert made.argv == ("aider", "--model", "", f"--cwd={WORKDIR}", "--", "")
+    assert made.delivered == "none"
+
+
+def test_arguments_follow_at_the_end_or_where_the_template_wants_them() -> None:
+    wanted = replace(REQUEST, args=("-v", "-w"), prompt=None)
+    assert from_template(AIDER).resume(wanted).argv == ("aider", "--restore", "id-1", "-v", "-w")
+    placed = replace(AIDER, args=("-u",), resume=("{command}", "{args}", "--", "{session_id}"))
+    assert from_template(placed).resume(wanted).argv == ("aider", "-u", "-v", "-w", "--", "id-1")
+
+
+def test_a_prompt_without_a_place_is_pasted_or_piped() -> None:
+    agent = from_template(replace(AIDER, turn=("{command}", "-p")))
+    assert agent.resume(REQUEST).delivered == "paste"
+    made = agent.turn(REQUEST)
+    assert (made.stdin, made.delivered) == ("hello {model}", "stdin")
+
+
+def test_a_prompt_that_cannot_travel_as_told_is_an_error() -> None:
+    with pytest.raises(SpecError, match=r"has no \{prompt\}"):
+        from_template(replace(AIDER, prompt_via="argv")).resume(REQUEST)
+    with pytest.raises(OperationError, match="over 100 kB"):
+        from_template(AIDER).start(replace(REQUEST, prompt="x" * 100_001))
+
+
+def test_a_model_or_mode_without_a_place_is_an_error() -> None:
+    with pytest.raises(SpecError, match=r"has no \{model\}"):
+        from_template(AIDER).resume(replace(REQUEST, model="m"))
+    with pytest.raises(ValueError, match="aider has no permission mode 'plan'; it has: none"):
+        from_template(AIDER).start(replace(REQUEST, permission_mode="plan"))
+
+
+def test_it_is_resumable_when_it_says_how() -> None:
+    assert from_template(AIDER).resumable is True
+    assert from_template(replace(AIDER, resume=None)).resumable is False
+    assert from_template(replace(AIDER, resume=None)).exists(Facts()) is False
+
+
+def test_a_headless_turn_needs_its_template() -> None:
+    with pytest.raises(OperationError, match="has no template `turn`"):
+        from_template(AIDER).turn(REQUEST)
+
+
+def test_its_store_tells_what_can_be_resumed() -> None:
+    agent = from_template(replace(AIDER, store=("{workdir}/.aider*", "{home}/{session_id}.json")))
+    assert [probe.path for probe in agent.probes("id-1")] == ["{workdir}/.aider*", "{home}/{session_id}.json"]
+    assert [probe.path for probe in agent.probes(None)] == ["{workdir}/.aider*"]
+    assert agent.exists(Facts(store=())) is False
+    assert agent.exists(Facts(store=(StoreFile("/x", 1, 0.0),))) is True
+    assert from_template(AIDER).exists(Facts()) is None
+
+
+def test_an_override_adds_to_what_the_built_in_does() -> None:
+    ours = Template("claude-code", args=("--verbose",), model="opus", permission_mode="plan", env={"A": "1", "B": "1"})
+    agent = customise(claude_code.AGENT, ours)
+    request = LaunchRequest("claude", "/srv/app", "/s", session_id="u", args=("--ide",), env={"B": "2"})
+    made = agent.start(request)
+    assert made.argv[3:] == ("--model", "opus", "--permission-mode", "plan", "--verbose", "--ide")
+    assert made.env == {"CLAUDE_CODE_SANDBOXED": "1", "A": "1", "B": "2"}
+    assert "sonnet" in agent.resume(replace(request, model="sonnet")).argv
+
+
+def test_an_override_keeps_what_it_does_not_name() -> None:
+    agent = customise(codex.AGENT, Template("codex-fast", command="/opt/codex", stop_keys=("C-d",)))
+    assert (agent.name, agent.command, agent.assigns_id) == ("codex-fast", "/opt/codex", False)
+    assert agent.clean_stop().keys == ("C-d",)
+    assert agent.probes("u") == codex.AGENT.probes("u")
+    assert agent.parse_version("codex-cli 1.2.3") == "1.2.3"
