@@ -6,6 +6,8 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from graphlib import TopologicalSorter
+from heapq import heapify, heappop, heappush
 
 from reconciler.core.agent import Agent
 from reconciler.core.decide import Decision, decide
@@ -234,15 +236,19 @@ def _wait_for(
 
 
 def _ordered(actions: Iterable[Action]) -> list[Action]:
-    """Dependencies first; apart from that as declared. Blocked ones pass their fate on through the edges."""
+    """Dependencies first; apart from that as declared."""
     found = list(actions)
-    if not any(action.after for action in found):
-        return found
-    import networkx  # only where there is an order to find: it takes longer to import than to plan
-
-    graph = networkx.DiGraph()
-    graph.add_nodes_from(range(len(found)))
     place = {action.address: index for index, action in enumerate(found)}
-    for index, action in enumerate(found):
-        graph.add_edges_from((place[first], index) for first in action.after if first in place)
-    return [found[index] for index in networkx.lexicographical_topological_sort(graph)]
+    graph = {index: [place[first] for first in action.after if first in place] for index, action in enumerate(found)}
+    sorter = TopologicalSorter(graph)
+    sorter.prepare()
+    ready = list(sorter.get_ready())
+    heapify(ready)
+    order = []
+    while ready:
+        index = heappop(ready)
+        order.append(found[index])
+        sorter.done(index)
+        for following in sorter.get_ready():
+            heappush(ready, following)
+    return order
