@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -16,6 +17,7 @@ import asyncssh
 from reconciler.errors import HostError
 from reconciler.transports import _ssh_failures as failures
 from reconciler.transports._known_hosts import add, lookup
+from reconciler.transports._ssh_config import concerning
 from reconciler.transports._ssh_failures import Attempt
 from reconciler.transports._ssh_options import SshOptions
 from reconciler.transports._ssh_sessions import Session
@@ -119,7 +121,7 @@ class _Opener:
             base = await asyncio.to_thread(self._resolve, options)
         except (asyncssh.ConfigParseError, ValueError, OSError) as error:
             raise HostError(
-                f"{self.name}: the SSH config cannot be used: {failures.printable(str(error))}",
+                f"{self.name}: the SSH config cannot be used: {failures.printable(self._real_path(error, options))}",
                 code="protocol",
                 remedy=f"ssh -G {options.address}",
                 retry=False,
@@ -128,6 +130,11 @@ class _Opener:
             for number, jump in enumerate(base.tunnel.split(",")):
                 await self.open(_jump_options(options, jump, first=number == 0), jumps + 1)
         await self._open_one(options, base)
+
+    def _real_path(self, error: Exception, options: SshOptions) -> str:
+        """The library's words with the config's own path, also where it read a shorter copy."""
+        path = options.ssh_config if isinstance(options.ssh_config, str) else "~/.ssh/config"
+        return re.sub(r"\S*/reconciler\.\S*\.config", path, str(error))
 
     def _resolve(self, options: SshOptions) -> _Base:
         """What the SSH config says of this host, with our own words on top."""
@@ -143,14 +150,12 @@ class _Opener:
     def _config_files(self, options: SshOptions) -> Iterator[list[str]]:
         said = options.ssh_config
         path = self.path(said) if isinstance(said, str) else os.path.join(self.home, ".ssh", "config")
-        paths = [path] if said is not False and (isinstance(said, str) or os.access(path, os.R_OK)) else []
-        if not options.ssh_options:
-            yield paths
-            return
-        with tempfile.NamedTemporaryFile("w", prefix="reconciler.") as file:
-            file.writelines(f"{key} {value}\n" for key, value in options.ssh_options)
-            file.flush()
-            yield [file.name, *paths]
+        read = said is not False and (isinstance(said, str) or os.access(path, os.R_OK))
+        less = concerning(path, options.address) if read else None
+        own = "".join(f"{key} {value}\n" for key, value in options.ssh_options)
+        with contextlib.ExitStack() as files:
+            paths = [files.enter_context(_text_file(text)) for text in (own, less) if text]
+            yield paths if less is not None or not read else [*paths, path]
 
     async def _open_one(self, options: SshOptions, base: _Base) -> None:
         at = self.attempt = Attempt(self.name, base.host, base.port, base.username)
@@ -371,6 +376,15 @@ class _Client(asyncssh.SSHClient):
         if self._connection is not None and self._connection.get_extra_info("server_version"):
             self._trust.at.greeted = True
         self._trust.proven |= isinstance(exc, asyncssh.PermissionDenied)
+
+
+@contextlib.contextmanager
+def _text_file(text: str) -> Iterator[str]:
+    """The name of a private file with this text, which the library takes in no other form."""
+    with tempfile.NamedTemporaryFile("w", prefix="reconciler.", suffix=".config", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        yield file.name
 
 
 def _jump_options(options: SshOptions, jump: str, *, first: bool) -> SshOptions:

@@ -25,7 +25,9 @@ mount -t proc proc /proc
 mkdir -p "$state/mnt/etc" "$state/mnt/home"
 mount -t tmpfs -o mode=755 tmpfs "$state/mnt/etc"
 cp -a /etc/. "$state/mnt/etc/"
-cp "$state/passwd" "$state/group" "$state/shadow" "$state/machine-id" "$state/hostname" "$state/mnt/etc/"
+for file in passwd group shadow machine-id hostname hosts resolv.conf; do
+    cp --remove-destination "$state/$file" "$state/mnt/etc/"
+done
 mount --bind "$state/mnt/etc" /etc
 mount --bind "$state/boot_id" /proc/sys/kernel/random/boot_id
 mount -t tmpfs -o mode=755 tmpfs "$state/mnt/home"
@@ -104,6 +106,9 @@ class NamespaceHost(Host):
         self._state("init", _INIT)
         self._state("machine-id", uuid.uuid4().hex + "\n")
         self._state("hostname", self.name + "\n")
+        self._state("hosts", f"127.0.0.1 localhost {self.name}\n10.77.{self.network}.1 controller\n")
+        # Nobody answers there, so a look-up of a name fails at once instead of timing out.
+        self._state("resolv.conf", "nameserver 127.0.0.1\n")
         gateway = f"ip route add default via 10.77.{self.network}.1"
         self._state("network", f"ip addr add {self.address}/24 dev eth0\nip link set eth0 up\n{gateway}\n")
 

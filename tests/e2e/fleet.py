@@ -59,6 +59,11 @@ class Fleet:
             "TERM": "xterm-256color",
         }
 
+    @property
+    def controller_address(self) -> str:
+        """Where hosts reach a server that a test runs on this machine; bind it to this, or to 0.0.0.0."""
+        return f"10.77.{self.network}.1" if self.namespaces else "127.0.0.1"
+
     def host(
         self,
         name: str,

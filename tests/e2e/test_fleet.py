@@ -135,6 +135,17 @@ def test_a_path_of_this_machine_can_be_shown_to_a_host(fleet: Fleet, tmp_path: P
     assert host.exec(["cat", f"{tmp_path}/tool"]).stdout == "here"
 
 
+def test_a_host_reaches_a_server_of_the_test_and_fails_fast_on_unknown_names(fleet: Fleet) -> None:
+    host = fleet.host("gpu")
+    with socket.create_server((fleet.controller_address, 0)) as server:
+        port = server.getsockname()[1]
+        done = host.exec(["bash", "-c", f"exec 3<>/dev/tcp/{fleet.controller_address}/{port}"])
+        assert done.returncode == 0, done.stderr
+    started = time.monotonic()
+    assert host.exec(["getent", "hosts", "no-such-host.invalid"]).returncode != 0
+    assert time.monotonic() - started < 3
+
+
 def test_testinfra_looks_at_a_host(fleet: Fleet) -> None:
     host = fleet.host("gpu")
     host.write("~/hello", "hi")

@@ -135,6 +135,22 @@ async def test_a_broken_config_is_named_with_its_line(desk: Desk) -> None:
     assert error.retry is False
 
 
+def crowd(count: int) -> str:
+    return "".join(f"Host h{number}\n  HostName 192.0.2.1\n  User u\n  Port 1\n" for number in range(count))
+
+
+async def test_a_large_config_means_what_it_says(desk: Desk, host: Host, fleet: Fleet) -> None:
+    mine = f"host = other gpu-?\n HostName {host.address}\n Port {host.port}\n"
+    last = f"Host * !h1\n User {host.user}\nMatch originalhost gpu-7\n IdentityFile {fleet.key}\n"
+    desk.config(crowd(200) + mine + crowd(100) + last)
+    assert await works(desk, SshOptions("gpu-7"))
+
+
+async def test_a_broken_large_config_is_named_with_its_line(desk: Desk) -> None:
+    desk.config(crowd(200) + "Host x\n  Port many\n")
+    assert "~/.ssh/config line 802" in (await fails(desk, SshOptions("x"))).message
+
+
 async def test_a_config_cannot_forward_prompt_or_replace_the_command(desk: Desk, host: Host) -> None:
     desk.config("Host *\n ForwardAgent yes\n ForwardX11Trusted yes\n RemoteCommand echo hijacked\n RequestTTY force\n")
     async with connected(desk, desk.options(host)) as transport:
