@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, cast
 
 from reconciler import drivers
 from reconciler.core.observed import LOOK_LIMIT, Reached, parse_look
@@ -20,14 +20,23 @@ LOOK_TIMEOUT = 25.0  # seconds; the bounds inside a look are shorter
 OPERATION_TIMEOUT = 120.0
 
 Checks = Sequence[tuple[str, str]]
+Connect = Callable[[str, Host], Awaitable[Transport]]
+
+
+async def connect(name: str, host: Host) -> Transport:
+    """The host by the transport that its spec names. Raises HostError."""
+    module = drivers.transport(host.transport)
+    options = module.from_spec(name, host, resolve) if hasattr(module, "from_spec") else None
+    return cast("Transport", await module.connect(name, options))
 
 
 class Connection:
     """One host: connected when first needed, connected again after a loss."""
 
-    def __init__(self, name: str, host: Host) -> None:
+    def __init__(self, name: str, host: Host, connect: Connect = connect) -> None:
         self.name = name
         self.host = host
+        self._connect = connect
         self._transport: Transport | None = None
         self._shell: Channel | None = None
         self._opening = asyncio.Lock()
@@ -37,9 +46,7 @@ class Connection:
         """The open connection. Raises HostError."""
         async with self._opening:
             if self._transport is None:
-                module = drivers.transport(self.host.transport)
-                options = module.from_spec(self.name, self.host, resolve) if hasattr(module, "from_spec") else None
-                self._transport = await module.connect(self.name, options)
+                self._transport = await self._connect(self.name, self.host)
             return self._transport
 
     async def look(self, fleet: str, checks: Checks = ()) -> Reached:
@@ -145,14 +152,16 @@ def _refusal(host: str, answer: Mapping[str, Any]) -> OperationError:
 class Hosts:
     """The connections of one run of the program."""
 
-    def __init__(self) -> None:
+    def __init__(self, connect: Connect = connect) -> None:
+        """`connect` opens a connection; tests hand in simulated machines."""
+        self._connect = connect
         self._connections: dict[str, Connection] = {}
 
     def connection(self, name: str, host: Host) -> Connection:
         """The one connection to a host; a changed spec of the host gets a new one."""
         found = self._connections.get(name)
         if found is None or found.host != host:
-            found = self._connections[name] = Connection(name, host)
+            found = self._connections[name] = Connection(name, host, self._connect)
         return found
 
     async def close(self) -> None:
