@@ -15,10 +15,10 @@ from typing import Any, TypeVar, cast
 import asyncssh
 
 from reconciler.errors import HostError
-from reconciler.transports import _ssh_failures as failures
+from reconciler.transports import _failures as failures
+from reconciler.transports._failures import Attempt
 from reconciler.transports._known_hosts import add, lookup
 from reconciler.transports._ssh_config import concerning
-from reconciler.transports._ssh_failures import Attempt
 from reconciler.transports._ssh_options import SshOptions
 from reconciler.transports._ssh_sessions import Session
 

@@ -8,7 +8,7 @@ import signal
 from typing import Any, Protocol
 
 from reconciler.errors import HostError
-from reconciler.transports._ssh_failures import dropped
+from reconciler.transports._failures import dropped
 
 _BUFFER = 1 << 20
 

@@ -12,6 +12,7 @@ from typing import cast
 
 from reconciler.errors import HostError
 from reconciler.transports import Completed, _terminal
+from reconciler.transports._failures import no_answer, overrun
 
 _BUFFER = 1 << 20
 _GRACE = 1.0
@@ -49,11 +50,7 @@ class LocalTransport:
             async with asyncio.timeout(timeout):
                 await asyncio.shield(child.done)
         except TimeoutError:
-            raise HostError(
-                f"{self.name}: {_program(argv)} did not end within {timeout:g} s and was killed",
-                code="timed-out",
-                remedy="see what it waits for, or allow it more time",
-            ) from None
+            raise no_answer(self.name, argv, timeout) from None
         finally:
             await _reap(transport, child)
         if child.overrun:
@@ -75,6 +72,8 @@ class LocalTransport:
     async def _spawn(
         self, child: asyncio.SubprocessProtocol, argv: Sequence[str], stderr: int
     ) -> asyncio.SubprocessTransport:
+        if not argv:
+            raise ValueError("an empty argv has no program")
         if any("\0" in arg for arg in argv):
             raise ValueError("an argument holds a NUL byte")
         loop = asyncio.get_running_loop()
@@ -85,7 +84,7 @@ class LocalTransport:
         except OSError as error:
             # What a shell answers: 127 not found, 126 found but not to be run.
             status = 127 if isinstance(error, FileNotFoundError) else 126
-            message = f"{_program(argv)}: {error.strerror}\n".encode("utf-8", "surrogateescape")
+            message = f"{argv[0]}: {error.strerror}\n".encode("utf-8", "surrogateescape")
             raise _StartError(Completed(status, b"", message)) from None
         return transport
 
@@ -117,13 +116,6 @@ class LocalTransport:
         for channel in tuple(self._channels):
             await channel.close()
         self._channels.clear()
-
-
-def overrun(name: str, argv: Sequence[str], limit: int) -> HostError:
-    """The error of an answer longer than `limit` bytes."""
-    return HostError(
-        f"{name}: {_program(argv)} gave more than {limit} bytes and was cut off", code="protocol", retry=False
-    )
 
 
 class _StartError(Exception):
@@ -270,10 +262,6 @@ def _status(returncode: int | None) -> int:
     if returncode is None:
         return 255
     return returncode if returncode >= 0 else 128 - returncode
-
-
-def _program(argv: Sequence[str]) -> str:
-    return argv[0] if argv else "nothing"
 
 
 def _read(path: str, limit: int) -> bytes:

@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 
 from reconciler.transports import Completed, _asyncssh, _terminal
-from reconciler.transports import _ssh_failures as failures
+from reconciler.transports import _failures as failures
 from reconciler.transports._login_shell import command_line
 from reconciler.transports._remote_files import READ, WRITE, answer, failed_read, failed_write
 from reconciler.transports._ssh_options import SshOptions, from_spec

@@ -28,6 +28,7 @@ cp -a /etc/. "$state/mnt/etc/"
 for file in passwd group shadow machine-id hostname hosts resolv.conf; do
     cp --remove-destination "$state/$file" "$state/mnt/etc/"
 done
+chmod 600 "$state/mnt/etc/shadow"
 mount --bind "$state/mnt/etc" /etc
 mount --bind "$state/boot_id" /proc/sys/kernel/random/boot_id
 mount -t tmpfs -o mode=755 tmpfs "$state/mnt/home"

@@ -97,6 +97,16 @@ def test_both_ways_to_a_machine_are_tested() -> None:
     assert {"local", "ssh"} <= set(transports())
 
 
+def test_the_ssh_library_is_not_loaded_before_a_connection_is_wanted() -> None:
+    script = "import sys, reconciler.transports.local; sys.exit('asyncssh' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+async def test_an_empty_argv_is_refused(machine: Transport) -> None:
+    with pytest.raises(ValueError, match="argv"):
+        await machine.run(())
+
+
 @pytest.mark.parametrize("code", [0, 1, 3, 127, 255])
 async def test_the_exit_status_is_that_of_the_program(machine: Transport, code: int) -> None:
     assert (await sh(machine, f"exit {code}")).exit == code
