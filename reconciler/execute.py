@@ -15,7 +15,7 @@ from reconciler.core.steps import LaunchStep
 from reconciler.errors import HostError, OperationError, ReconcilerError
 from reconciler.hosts import Hosts
 from reconciler.journal import Journal
-from reconciler.leases import Leases
+from reconciler.leases import Leases, this_machine
 from reconciler.steps import StepRunner
 
 Tell = Callable[[Event], None]
@@ -45,7 +45,8 @@ class Execution:
     async def run(self, who: str) -> Report:
         """Do all of it. Raises LeaseHeldError before anything was done where another controller is at work."""
         actions = self.plan.effective
-        leases = Leases(self.plan.fleet, who)
+        on_local = any(session.host == "local" for session in self._desired.sessions.values())
+        leases = Leases(self.plan.fleet, who, this_machine() if on_local else "")
         runner = StepRunner(self._desired, self._hosts, self._agents, leases)
         concerned = {action.host for action in actions}
         try:

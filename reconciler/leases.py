@@ -31,6 +31,11 @@ def _machine() -> str:
     return f"{known}/{_boot()}"
 
 
+def this_machine() -> str:
+    """Which machine this is: `machine-id host-name`."""
+    return f"{_machine().rpartition('/')[0]} {os.uname().nodename}"
+
+
 def _boot() -> str:
     return _read("/proc/sys/kernel/random/boot_id") or _sysctl("kern.bootsessionuuid")
 
@@ -74,8 +79,10 @@ def proven_dead(other: str) -> bool:
 class Leases:
     """The leases of one apply, kept alive while it works."""
 
-    def __init__(self, fleet: str, who: str) -> None:
+    def __init__(self, fleet: str, who: str, local: str = "") -> None:
+        """`local` is `this_machine()` where the fleet has sessions on the host `local`, so that others learn it."""
         self._base = Credentials(fleet, who, ttl=TTL)
+        self._local = local
         self._held: dict[str, tuple[Connection, Credentials]] = {}
         self.failed: dict[str, HostError | OperationError] = {}
         self._keeper: asyncio.Task[None] | None = None
@@ -104,7 +111,7 @@ class Leases:
     async def _acquire(self, connection: Connection, dead: str = "") -> None:
         nonce = secrets.token_hex(8)
         try:
-            answer = await connection.operate(lease_operation(self._base, nonce, dead), nonce)
+            answer = await connection.operate(lease_operation(self._base, nonce, dead, self._local), nonce)
         except OperationError as error:
             if error.code != "lease-held":
                 raise

@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping
 
 from reconciler.core.agent import Agent
 from reconciler.core.launching import checks_for
-from reconciler.core.observed import HostSeen, Observed, Unreached
+from reconciler.core.observed import HostSeen, Observed, Reached, Unreached
 from reconciler.core.spec import Desired
 from reconciler.errors import HostError, ReconcilerError
 from reconciler.hosts import Connection, Hosts
+from reconciler.leases import this_machine
 
 CONNECTS_AT_ONCE = 64  # more at a time only makes them wait for each other's cryptography
 
@@ -37,7 +38,24 @@ async def observe(
         seen(found)
         return found
 
-    return Observed(dict(zip(wanted, await asyncio.gather(*map(one, wanted)), strict=True)))
+    found = dict(zip(wanted, await asyncio.gather(*map(one, wanted)), strict=True))
+    return Observed(own_local(found, this_machine()))
+
+
+def own_local(found: dict[str, HostSeen], machine: str) -> dict[str, HostSeen]:
+    """`local` is unknown where another host says that this fleet's `local` is another machine."""
+    for name, host in found.items():
+        if name != "local" and isinstance(host, Reached) and host.local:
+            identity, _, label = host.local.partition(" ")
+            if identity != machine.partition(" ")[0] and "local" in found:
+                found["local"] = Unreached(
+                    "local",
+                    "foreign-machine",
+                    f"the sessions on local are run by {label or identity}, as {name} remembers; this is not it",
+                    f"to take over: reconciler runs on {label}, or remove {host.state_dir}/local on the hosts",
+                )
+                break
+    return found
 
 
 async def look(connection: Connection, fleet: str, checks: tuple[tuple[str, str], ...] = ()) -> HostSeen:

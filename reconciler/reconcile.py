@@ -74,7 +74,7 @@ def execution(done: Pass, hosts: Hosts, journal: Journal, tell: Tell, options: O
 async def carry_out(work: Execution, done: Pass, journal: Journal) -> Report:
     """Do it. Before, open intents of a controller that was killed get their outcome from what was seen."""
     settle(journal, done.observed)
-    remember(journal, done.observed)
+    remember(journal, done.observed, done.desired)
     if not done.plan.effective:
         return Report(done.plan, ())
     report = await work.run(holder())
@@ -96,7 +96,7 @@ def settle(journal: Journal, observed: Observed) -> None:
             journal.finish(intent.op, "settled", f"seen afterwards: {state}")
 
 
-def remember(journal: Journal, observed: Observed) -> None:
+def remember(journal: Journal, observed: Observed, desired: Desired) -> None:
     """Where each session is now, for the day on which a host does not answer."""
     places = {
         name: host.name
@@ -107,7 +107,8 @@ def remember(journal: Journal, observed: Observed) -> None:
     }
     answered = {host.name for host in observed.hosts.values() if isinstance(host, Reached)}
     gone = {name for name, host in journal.places().items() if host in answered and name not in places}
-    journal.remember(places, frozenset(gone))
+    forgotten = {item.address.removeprefix("session.") for item in desired.removed}
+    journal.remember(places, frozenset(gone | forgotten))
 
 
 def _agents_seen(observed: Observed) -> frozenset[str]:

@@ -151,7 +151,21 @@ def compare(desired: Desired, observed: Observed, last_seen: Mapping[str, str] |
                 for name, session in sorted(seen.sessions.items())
                 if name not in desired.sessions and _kept(session)
             ]
-    return Diff(tuple(entries))
+    return Diff((*entries, *_left_behind(desired, last_seen or {})))
+
+
+def _left_behind(desired: Desired, last_seen: Mapping[str, str]) -> list[Entry]:
+    """Sessions that left the specs together with their host: nobody looks there any more, and that is said."""
+    forgotten = {item.address for item in desired.removed}
+    return [
+        Entry(
+            name, "unknown", host, "host-undeclared",
+            f"it was last seen on {host}, which is not in the specs any more: declare the host again, "
+            f'or [[removed]] address = "session.{name}"',
+        )
+        for name, host in sorted(last_seen.items())
+        if host not in desired.hosts and name not in desired.sessions and f"session.{name}" not in forgotten
+    ]  # fmt: skip
 
 
 def _kept(seen: SessionSeen) -> bool:

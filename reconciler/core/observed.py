@@ -104,6 +104,7 @@ class Reached:
     path: str = ""
     tmux: str = ""
     shell: str = ""
+    local: str = ""  # `machine-id host-name` of the machine that this fleet's host `local` is
     sessions: Mapping[str, SessionSeen] = field(default_factory=dict)
     commands: Mapping[str, str] = field(default_factory=dict)  # command -> absolute path, "" when not found
     directories: Mapping[str, str] = field(default_factory=dict)  # directory -> real path, "" when missing
@@ -192,6 +193,9 @@ def _table(host: str, text: str) -> dict[str, Any]:
     return data
 
 
+_WORDS = ("hostname", "user", "system", "machine", "boot", "tmux", "shell", "local")
+
+
 def _reached(
     host: str,
     facts: Mapping[str, Any],
@@ -205,9 +209,7 @@ def _reached(
         raise _bad(host, "the host does not say its time, fence or boot id")
     if not all(isinstance(p, str) and p.startswith("/") and clean(p) == p for p in (home, state)):
         raise _bad(host, "the host's home or state directory is no absolute path")
-    words = {
-        key: clean(facts.get(key, "")) for key in ("hostname", "user", "system", "machine", "boot", "tmux", "shell")
-    }
+    words = {key: clean(facts.get(key, "")) for key in _WORDS}
     return Reached(
         name=host, home=str(home), state_dir=str(state), now=now, fence=fence, path=clean(facts.get("path", ""), 16384),
         sessions=sessions, commands=found["command"], directories=found["directory"], foreign=foreign, **words,

@@ -86,9 +86,12 @@ def _script(
     return settings + library + "{\n" + body + "\nexit 0\n}\n"
 
 
-def lease_operation(credentials: Credentials, nonce: str, dead: str = "") -> str:
-    """Acquire the lease, which raises the fence. `dead` names a holder whose death is proven."""
-    return _script(None, credentials, "lease", nonce, "guard ''", DEAD=dead)
+def lease_operation(credentials: Credentials, nonce: str, dead: str = "", local: str = "") -> str:
+    """Acquire the lease, which raises the fence. `dead` names a holder whose death is proven.
+
+    `local` says which machine the fleet's host `local` is (`machine-id host-name`); the first to say so is kept.
+    """
+    return _script(None, credentials, "lease", nonce, "guard ''", DEAD=dead, LOCAL=local)
 
 
 def renew_operation(credentials: Credentials, nonce: str) -> str:

@@ -118,6 +118,9 @@ guard() {
       fail lease-held "$l_holder holds the lease for another $((l_until - now)) s"
     fi
     FENCE=$((fence + 1))
+    # Which machine the host `local` of this fleet is: another one that reads the same specs starts nothing twice.
+    [ -z "${LOCAL-}" ] || [ -s "$state/local" ] || put "$state/local" "$LOCAL
+"
     find "$state/ops" -type f -mtime +7 -exec rm -f {} + 2>/dev/null
     find "$state/locks" -name 'new.*' -mtime +1 -exec rm -rf {} + 2>/dev/null
   elif [ "$FENCE" -lt "$fence" ]; then

@@ -39,6 +39,9 @@ look_host() {
   f=0
   [ -r "$look_state/fence" ] && read -r f <"$look_state/fence"
   number "$f" || f=0
+  l_line=
+  [ -r "$look_state/local" ] && IFS= read -r l_line <"$look_state/local"
+  js "$l_line"; h=$h,\"local\":$J
   look_out host - "{\"hostname\":$h,\"now\":$look_now,\"fence\":$f}"
 }
 
