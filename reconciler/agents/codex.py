@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 from reconciler.agents import _shared
@@ -23,6 +24,12 @@ _TITLE_CONFIG = 'tui.terminal_title=["activity","run-state","thread-id"]'
 # "⠙ Working | 01a1fb77-5368-7ec2-800d-20ff5...", "[ ! ] Action Required | 01a1..", "Ready | 01a1.."
 _TITLE = re.compile(
     r"(?:\[ [!.] \] (?P<waiting>Action Required)|(?:\S )?(?P<state>\w+)\S*) \| (?P<id>[0-9a-f-]{20,36})(?:\.\.\.|…)?"
+)
+# Codex calls it at the end of a turn with one JSON argument, too long to keep. An inner quote in a JSON text is
+# escaped, so that the pattern finds the real key only.
+_NOTIFY = (
+    r"""id=$(printf %s "$2" | sed -n 's/.*"thread-id":"\([0-9a-f-]\{36\}\)".*/\1/p'); [ -z "$id" ] || """
+    r"""printf '{"at":%s,"event":"turn-complete","state":"idle","session":"%s"}\n' "$(date +%s)" "$id" >>"$1" """
 )
 _STATES: dict[str | None, ActivityState] = {
     "Ready": "idle", "Starting": "busy", "Working": "busy", "Thinking": "busy",
@@ -75,21 +82,20 @@ class Codex:
         return _headless(request, (request.command, "exec", "resume"), (request.session_id or "",))
 
     def probes(self, session_id: str | None) -> tuple[Probe, ...]:
-        """Which threads are held by a live process, the output of a headless run, and the rollout."""
-        log = Probe("log", "file", "{session_dir}/log")
-        if session_id is None:
-            return (Probe("locks", "names", _HOME + "/thread-writer-locks/*.lock"), log)
-        return (
-            Probe("locks", "names", _HOME + "/thread-writer-locks/{session_id}.lock"),
-            log,
-            Probe("store", "store", _HOME + "/sessions/*/*/*/rollout-*-{session_id}.jsonl"),
+        """Which threads are held by live processes, the output of a headless run, and the rollout."""
+        told = (
+            Probe("locks", "names", _HOME + "/thread-writer-locks/*.lock"),
+            Probe("log", "file", "{session_dir}/log"),
         )
+        if session_id is None:
+            return told
+        return (*told, Probe("store", "store", _HOME + "/sessions/*/*/*/rollout-*-{session_id}.jsonl"))
 
     def activity(self, facts: Facts) -> Activity:
-        """From the title that the driver asked for."""
+        """From the title that the driver asked for; without a terminal, from the end of a turn."""
         title = _TITLE.fullmatch(facts.title)
         if title is None:
-            return UNKNOWN
+            return UNKNOWN if facts.title else _shared.hook_activity(facts)
         if title["waiting"]:
             return Activity("waiting", "title", detail="action required")
         return Activity(_STATES.get(title["state"], "unknown"), "title")
@@ -97,14 +103,18 @@ class Codex:
     def conversation(self, facts: Facts) -> str | None:
         """The title holds the first 29 characters of the id; the lock of a thread that begins so has the rest.
 
-        Without a terminal it is the first event of `exec --json`.
+        Without a terminal: the first event of `exec --json` while that thread is held, then the end of its turn.
         """
-        title = _TITLE.fullmatch(facts.title)
-        if title is not None:
-            names = (name.removesuffix(".lock") for name in facts.names.get("locks", ()))
-            full = {name for name in (*names, title["id"]) if _UUID.fullmatch(name) and name.startswith(title["id"])}
+        held = {name.removesuffix(".lock") for name in facts.names.get("locks", ())}
+        if facts.title:
+            title = _TITLE.fullmatch(facts.title)
+            full = {name for name in held if title and _UUID.fullmatch(name) and name.startswith(title["id"])}
             return full.pop() if len(full) == 1 else None
-        return None if facts.title else _first_event(facts.texts.get("log", ""))
+        ended = _shared.json_object(facts.event).get("session")
+        if isinstance(ended, str) and _UUID.fullmatch(ended):
+            return ended
+        begun = _first_event(facts.texts.get("log", ""))
+        return begun if begun in held else None  # the log may still begin with an earlier run
 
     def exists(self, facts: Facts) -> bool | None:
         """Whether its rollout lies there; nothing else is needed to resume it."""
@@ -156,7 +166,9 @@ def _interactive(request: LaunchRequest, head: tuple[str, ...], conversation: tu
 
 
 def _headless(request: LaunchRequest, head: tuple[str, ...], conversation: tuple[str, ...]) -> Invocation:
-    argv = (*head, "--json", "--skip-git-repo-check", *_options(request), "--", *conversation)
+    notify = json.dumps(["sh", "-c", _NOTIFY, "notify", f"{request.session_dir}/events"], ensure_ascii=False)
+    told = ("-c", f"notify={notify}")
+    argv = (*head, "--json", "--skip-git-repo-check", *told, *_options(request), "--", *conversation)
     prompt = request.prompt or ""
     # "-" means stdin even behind `--`.
     if prompt in ("", "-") or not _shared.fits_argv(prompt):

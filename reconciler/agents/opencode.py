@@ -123,14 +123,18 @@ class OpenCode:
         return found[1] if found else None
 
 
-def _config(request: LaunchRequest) -> dict[str, object]:
-    config: dict[str, object] = dict(_shared.json_object(request.env.get("OPENCODE_CONFIG_CONTENT", "")))
-    theirs = config.get("plugin")
+def _config(request: LaunchRequest) -> str:
+    """The session's own configuration with our plugin in it; what cannot be read is left as it is."""
+    theirs = request.env.get("OPENCODE_CONFIG_CONTENT", "{}")
+    config = _shared.json_object(theirs)
+    if not config and theirs.strip() != "{}":
+        return theirs
+    plugins = config.get("plugin")
     url = "file://" + quote(f"{request.session_dir}/{_PLUGIN_FILE}")
-    config["plugin"] = [*(theirs if isinstance(theirs, list) else []), url]
+    config["plugin"] = [*(plugins if isinstance(plugins, list) else []), url]
     if request.permission_mode in _PERMISSIONS:
         config["permission"] = _PERMISSIONS[request.permission_mode]
-    return config
+    return json.dumps(config)
 
 
 def _invocation(
@@ -139,7 +143,7 @@ def _invocation(
     mode = _shared.mode_args(OpenCode.name, _MODES, request.permission_mode)
     model = ("--model", request.model) if request.model else ()
     # Beside a plugin opencode waits for an npm download at start; unreachable, it would be retried for minutes.
-    env = {"npm_config_fetch_retries": "0", **request.env, "OPENCODE_CONFIG_CONTENT": json.dumps(_config(request))}
+    env = {"npm_config_fetch_retries": "0", **request.env, "OPENCODE_CONFIG_CONTENT": _config(request)}
     plugin = _PLUGIN.replace("EVENTS", json.dumps(f"{request.session_dir}/events"), 1)
     argv = (request.command, *head, *model, *mode, *request.args, *tail)
     files = {_PLUGIN_FILE: plugin}

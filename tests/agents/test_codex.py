@@ -40,17 +40,28 @@ def test_a_title_that_is_not_its_own_says_nothing() -> None:
 
 def test_a_headless_run_says_its_id_in_its_first_event() -> None:
     out = recorded.text(AGENT, "turn.out")
-    found = AGENT.conversation(Facts(texts={"log": out}))
-    assert found is not None
-    assert out.startswith('{"type":"thread.started","thread_id":"' + found)
-    assert AGENT.conversation(Facts(texts={"log": "WARNING: no aliases\n" + out})) == found
+    found = out.partition('"thread_id":"')[2][:36]
+    held = {"locks": (f"{found}.lock",)}
+    assert AGENT.conversation(Facts(texts={"log": out}, names=held)) == found
+    assert AGENT.conversation(Facts(texts={"log": "WARNING: no aliases\n" + out}, names=held)) == found
     later = '{"type":"item.completed"}\n' + out
-    assert AGENT.conversation(Facts(texts={"log": later})) is None, "only the first event counts"
+    assert AGENT.conversation(Facts(texts={"log": later}, names=held)) is None, "only the first event counts"
+
+
+def test_a_log_that_begins_with_an_earlier_run_gives_no_id() -> None:
+    assert AGENT.conversation(Facts(texts={"log": recorded.text(AGENT, "turn.out")}, names={"locks": ()})) is None
+
+
+def test_the_end_of_a_headless_turn_says_its_id() -> None:
+    facts = Facts(event=recorded.text(AGENT, "events").splitlines()[-1])
+    assert AGENT.conversation(facts) is not None
+    assert AGENT.activity(facts).state == "idle"
 
 
 def test_a_terminal_never_gets_its_id_from_printed_text() -> None:
     out = recorded.text(AGENT, "turn.out")
-    assert AGENT.conversation(Facts(texts={"log": out}, title="host")) is None
+    found = out.partition('"thread_id":"')[2][:36]
+    assert AGENT.conversation(Facts(texts={"log": out}, names={"locks": (found,)}, title="host")) is None
 
 
 def test_its_directory_is_trusted_and_no_other() -> None:

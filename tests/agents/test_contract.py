@@ -175,7 +175,7 @@ def test_an_invocation_holds_argv_and_nothing_for_a_shell(agent: Agent) -> None:
 
 
 @every_agent
-@pytest.mark.parametrize("session_id", [None, SESSION_ID])
+@pytest.mark.parametrize("session_id", [None, SESSION_ID, "{session_id}"])
 def test_probes_are_well_formed(agent: Agent, session_id: str | None) -> None:
     probes = agent.probes(session_id)
     assert len({probe.key for probe in probes}) == len(probes)

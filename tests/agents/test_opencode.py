@@ -55,6 +55,11 @@ def test_configuration_of_the_session_is_added_to_and_not_replaced() -> None:
     assert made.env["npm_config_fetch_retries"] == "3"
 
 
+def test_configuration_that_cannot_be_read_is_left_alone() -> None:
+    theirs = {"OPENCODE_CONFIG_CONTENT": "${file:opencode.json}"}
+    assert AGENT.start(replace(REQUEST, env=theirs)).env["OPENCODE_CONFIG_CONTENT"] == "${file:opencode.json}"
+
+
 def test_a_resume_pastes_its_prompt_and_a_turn_reads_stdin() -> None:
     made = AGENT.resume(replace(REQUEST, prompt="x"))
     assert (made.argv, made.delivered) == (("opencode", f"--session={REQUEST.session_id}"), "paste")
