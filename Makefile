@@ -1,0 +1,61 @@
+# `make` says what there is. Works with GNU make 3.81 and later.
+# Everything runs in .venv, which is made when missing: by uv where there is one, else by venv and pip.
+
+SHELL = /bin/sh
+BIN = .venv/bin
+UV := $(shell command -v uv 2>/dev/null)
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+# Test files do not share hosts, so two of them can run at once.
+PYTEST = $(BIN)/python -m pytest
+PYTEST_ARGS ?= -n 2 --dist loadfile
+SHELLCHECK = shellcheck -s sh -e SC2034,SC2154,SC1007,SC2088,SC2015
+
+.PHONY: help demo test check fix bench
+
+help:
+	@echo 'make demo    two hosts, four agents, a power cut: a minute, nothing needed, nothing left'
+	@echo 'make test    all tests: unit, property, contract, end to end on real hosts, real agent CLIs'
+	@echo 'make check   ruff, mypy, import contracts, shellcheck'
+	@echo 'make fix     let ruff repair what it can'
+	@echo 'make bench   the figures of the performance table'
+
+# It makes its own .venv where needed, without the tools for development.
+demo:
+	@test -n "$(PYTHON)" || { echo 'Python >= 3.11 is needed'; exit 1; }
+	@$(PYTHON) demo/run.py
+
+test: .venv/dev
+	sh scripts/install-test-deps.sh
+	$(PYTEST) $(PYTEST_ARGS)
+
+check: .venv/dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	@if command -v shellcheck >/dev/null 2>&1; then \
+	  echo '$(SHELLCHECK) reconciler/runtimes/scripts/*.sh'; $(SHELLCHECK) reconciler/runtimes/scripts/*.sh; \
+	else echo 'shellcheck is not installed: the shell texts were not checked'; fi
+
+fix: .venv/dev
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: .venv/dev
+	@if ls benchmarks/*.py >/dev/null 2>&1; then \
+	  for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(BIN)/python "$$file" || exit 1; done; \
+	else echo 'there are no benchmarks yet'; fi
+
+# The stamp says which pyproject.toml the environment was made for.
+.venv/dev: pyproject.toml
+ifneq ($(UV),)
+	$(UV) venv --quiet --allow-existing --python '>=3.11' .venv
+	$(UV) pip install --quiet --python $(BIN)/python --group dev -e .
+else
+	@test -n "$(PYTHON)" || { echo 'Python >= 3.11 is needed'; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group dev -e .
+endif
+	@touch .venv/dev
