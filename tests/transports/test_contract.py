@@ -389,11 +389,11 @@ async def test_nothing_temporary_is_left_where_writing_fails(machine: Transport,
 
 TERMINAL = """
 import asyncio, importlib, json, os, sys
-kind, home, config, argv = sys.argv[1], sys.argv[2], sys.argv[3], json.loads(sys.argv[4])
+kind, name, config, argv = sys.argv[1], sys.argv[2], sys.argv[3], json.loads(sys.argv[4])
 module = importlib.import_module(f"reconciler.transports.{kind}")
 async def main():
-    host = None if kind == "local" else module.SshOptions("gpu", ssh_config=config, connect_timeout=20.0)
-    transport = await module.connect("gpu", host)
+    host = None if kind == "local" else module.SshOptions(name, ssh_config=config, connect_timeout=20.0)
+    transport = await module.connect(name, host)
     status = await transport.terminal(argv)
     await transport.close()
     return status
@@ -406,13 +406,13 @@ os.read(0, 1)
 class Screen:
     """A terminal with the program under test on it."""
 
-    def __init__(self, kind: str, fleet: Fleet, host: Host, argv: list[str]) -> None:
+    def __init__(self, kind: str, fleet: Fleet, host: Host, argv: list[str], name: str = "gpu") -> None:
         self._fd, other = pty.openpty()
         self.resize(24, 80)
         home = str(host.home) if kind == "local" else str(fleet.controller_home)
         self.before = termios.tcgetattr(other)
         self._process = subprocess.Popen(
-            [sys.executable, "-c", TERMINAL, kind, home, str(fleet.ssh_config), json.dumps(argv)],
+            [sys.executable, "-c", TERMINAL, kind, name, str(fleet.ssh_config), json.dumps(argv)],
             stdin=other,
             stdout=other,
             stderr=other,
@@ -469,5 +469,18 @@ def test_a_terminal_carries_keys_sizes_and_the_exit_status_and_is_given_back_as_
         screen.wait_for(b"[ended 7]")
         if kind != "local":
             assert screen.modes() == screen.before
+    finally:
+        screen.close()
+
+
+def test_a_terminal_is_given_back_when_the_connection_breaks(fleet: Fleet) -> None:
+    host = fleet.host("fragile")
+    screen = Screen("ssh", fleet, host, ["sh", "-c", "echo ready; exec sleep 60"], name="fragile")
+    try:
+        screen.wait_for(b"ready")
+        assert screen.modes() != screen.before
+        host.exec(["sh", "-c", "kill -9 $(pgrep -f 'sshd: [^ ]*@pts')"])
+        screen.wait_for(b"HostError")
+        assert screen.modes() == screen.before
     finally:
         screen.close()
