@@ -45,10 +45,10 @@ boot() {
   fi
 }
 
-# started PID: STARTED becomes its start time as the kernel gives it, ZOMBIE y or n.
+# started PID: STARTED becomes its start time as the kernel gives it, GROUP its process group, ZOMBIE y or n.
 # 0: found; 1: proven gone; 2: cannot tell.
 started() {
-  STARTED= ZOMBIE=n
+  STARTED= GROUP= ZOMBIE=n
   number "$1" || return 2
   if [ -r /proc/self/stat ]; then
     if ! { read -r s_line <"/proc/$1/stat"; } 2>/dev/null; then
@@ -59,15 +59,17 @@ started() {
     # shellcheck disable=SC2086
     set -- ${s_line##*) }
     case $1 in Z | X | x) ZOMBIE=y ;; esac
+    GROUP=$3
     shift 19
     STARTED=$1
   else
-    s_line=$(ps -o stat= -o lstart= -p "$1" 2>/dev/null) || return 1
+    s_line=$(ps -o stat= -o pgid= -o lstart= -p "$1" 2>/dev/null) || return 1
     [ -n "$s_line" ] || return 1
     # shellcheck disable=SC2086
     set -- $s_line
     case $1 in Z*) ZOMBIE=y ;; esac
-    shift
+    GROUP=$2
+    shift 2
     STARTED=$*
     STARTED=$(printf %s "$STARTED" | tr ' ' '_')
   fi

@@ -182,18 +182,18 @@ process_state() {
   p_worst=1
   for p_file in "$dir"/process.*; do
     case $p_file in *.tmp) continue ;; esac
-    p_pid='' p_start='' p_boot='' p_inc=0 p_group=0 p_gstart=''
-    { read -r p_pid p_start p_boot p_inc p_group p_gstart <"$p_file"; } 2>/dev/null || continue
+    p_pid='' p_start='' p_boot='' p_inc=0 p_group=0 p_parent='' p_pstart=''
+    { read -r p_pid p_start p_boot p_inc p_group p_parent p_pstart <"$p_file"; } 2>/dev/null || continue
     alive "$p_pid" "$p_start" "$p_boot"
     case $? in 0) return 0 ;; 2) p_worst=2 ;; esac
   done
   return $p_worst
 }
 
-# group_state: as process_state, for the wrapper that leads the process group read last.
-group_state() {
-  number "${p_group-}" && [ "$p_group" -gt 1 ] || return 1
-  alive "$p_group" "$p_gstart" "$p_boot"
+# parent_state: as process_state, for the wrapper of the agent that was read last.
+parent_state() {
+  number "${p_parent-}" || return 1
+  alive "$p_parent" "$p_pstart" "$p_boot"
 }
 
 # scope: SCOPE becomes the words that put a command in a systemd scope of its own where the user lingers, so that
@@ -286,7 +286,7 @@ gone() {
   while :; do
     process_state
     a=$?
-    group_state
+    parent_state
     g=$?
     [ $a -eq 1 ] && [ $g -eq 1 ] && return 0
     [ "$waited" -lt "$(($1 * 10))" ] || return 1
@@ -314,6 +314,7 @@ op_stop() {
 
 stop_agent() {
   s_pid=$p_pid s_group=$p_group how=
+  number "$s_group" && [ "$s_group" -gt 1 ] || fail unknown "the process group of session $NAME is not known"
   for k in $KEYS; do
     process_state || break
     runtime_key "$k"
@@ -323,7 +324,7 @@ stop_agent() {
   [ -z "$how" ] || gone 3 || how=
   for s in "$SIGNAL" KILL; do
     [ -z "$how" ] || break
-    process_state || group_state || break
+    process_state || parent_state || break
     kill "-$s" "-$s_group" 2>/dev/null
     gone 8 && how=$s
   done

@@ -5,19 +5,28 @@ KEYS=
 
 runtime_needs() { :; }
 
-# A session of its own where there is `setsid`; otherwise (macOS) a job of its own: its sh has job control
-# without a terminal, dash does not.
+# A process group of its own. A shell without job control starts `&` with INT and QUIT ignored, which the agent
+# would inherit: so `setsid -f` where there is one (Linux), job control where the shell has it without a terminal
+# (macOS: its sh is bash), and `&` only for what is left.
 runtime_start() {
-  detach=setsid
-  command -v setsid >/dev/null 2>&1 || { detach= && set -m; }
+  if setsid -f true 2>/dev/null; then
+    (start_detached setsid -f)
+  elif command -v setsid >/dev/null 2>&1; then
+    (start_detached setsid) &
+  else
+    set -m
+    (start_detached) &
+    set +m
+  fi
+}
+
+start_detached() {
+  # `exec`, since a redirected subshell would keep the channel open under another number.
+  exec </dev/null >>"$dir/log" 2>&1 4>&-
+  trap - HUP PIPE
+  clean_env dumb
   # shellcheck disable=SC2086
-  (
-    # `exec`, since a redirected subshell would keep the channel open under another number.
-    exec </dev/null >>"$dir/log" 2>&1 4>&-
-    clean_env dumb
-    exec $SCOPE $detach sh "$dir/launch"
-  ) &
-  [ -n "$detach" ] || set +m
+  exec $SCOPE "$@" sh "$dir/launch"
 }
 
 runtime_key() { :; }

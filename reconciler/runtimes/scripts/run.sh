@@ -1,6 +1,6 @@
 boot
 started $$
-me="$BOOT $incarnation $$ $STARTED"
+me="$BOOT $incarnation $GROUP $$ $STARTED"
 if [ -e "$dir/stdin" ]; then
   sh "$dir/launch" become "$me" "$@" <"$dir/stdin"
 else

@@ -8,17 +8,20 @@ runtime_needs() {
   [ "${#state}" -le 95 ] || fail socket-path "$state/tmux is too long for a socket (about 100 bytes are)"
 }
 
+# The pane's first process is a shell that waits: it takes TERM and INT, which are meant for the agent, but not the
+# HUP of a terminal that goes away. So it ends then, and the kernel tells the agent; our wrapper, which takes all
+# three, would keep that from it.
 runtime_start() {
   tm kill-session -t "=$NAME" >/dev/null 2>&1
-  quoted=$(printf %s "$dir" | sed "s/'/'\\\\''/g")
   # shellcheck disable=SC2086
   out=$(
     exec 4>&- 2>&1 </dev/null
     # shellcheck disable=SC3045
     ulimit -n 4096 2>/dev/null
+    trap - HUP PIPE
     clean_env tmux-256color
     exec $SCOPE tmux -S "$state/tmux" -f "${TMUX_CONF:-/dev/null}" \
-      new-session -d -s "$NAME" -x 200 -y 50 "exec sh '$quoted/launch'" \; \
+      new-session -d -s "$NAME" -x 200 -y 50 sh -c 'trap : TERM INT; sh "$0"; exit $?' "$dir/launch" \; \
       set-option -t "=$NAME:" remain-on-exit on \; \
       set-option -t "=$NAME:" history-limit 20000
   ) || fail failed "tmux could not start the session: $out"
