@@ -45,7 +45,6 @@ class Attempt:
     verdict: str = ""
     known_hosts: str = ""
     pin: str = ""
-    agent: bool = False
 
     @property
     def where(self) -> str:
@@ -80,6 +79,10 @@ def _scan(at: Attempt) -> str:
     return at.command("ssh-keyscan", "-p", str(at.port), at.host)
 
 
+def _trace(at: Attempt) -> str:
+    return at.command("ssh", "-v", "-p", str(at.port), f"{at.user}@{at.host}", "true")
+
+
 def auth_denied(at: Attempt, more: str = "") -> HostError:
     """No key, or none that the host takes."""
     tried = f"tried {', '.join(at.tried)}" if at.tried else "there was no key to try"
@@ -105,8 +108,7 @@ def timed_out(at: Attempt, seconds: float) -> HostError:
         how = f"accepts connections but did not speak SSH within {seconds:g} s"
     else:
         how = f"did not answer within {seconds:g} s"
-    remedy = at.command("ssh", "-v", "-p", str(at.port), f"{at.user}@{at.host}", "true")
-    return HostError(f"{at.where} {how}", code="timed-out", remedy=remedy)
+    return HostError(f"{at.where} {how}", code="timed-out", remedy=_trace(at))
 
 
 def from_os_error(at: Attempt, error: OSError, seconds: float) -> HostError:
@@ -134,9 +136,9 @@ def from_jump(at: Attempt, reason: str) -> HostError:
         message = f"{at.name}: the jump host cannot resolve {at.host}"
         return HostError(message, code="name-not-resolved", remedy="use a name or address that the jump host knows")
     if "route" in lower or "unreachable" in lower:
-        return HostError(f"{at.where}: no route from the jump host", code="no-route")
+        return HostError(f"{at.where}: no route from the jump host", code="no-route", remedy=_trace(at))
     if "timed out" in lower:
-        return timed_out(at, 0)
+        return HostError(f"{at.where} did not answer the jump host", code="timed-out", remedy=_trace(at))
     return refused(at, f"from the jump host: {printable(reason)}")
 
 
@@ -152,13 +154,12 @@ def lost(at: Attempt, reason: str) -> HostError:
         message = f"{at.where} hung up without speaking SSH: no SSH server, or one that is too busy (MaxStartups)"
         remedy = at.command("ssh-keyscan", "-p", str(at.port), at.host)
         return HostError(message, code="protocol", remedy=remedy)
-    return HostError(f"{at.where} dropped the connection ({printable(reason)})", code="dropped")
+    return HostError(f"{at.where} dropped the connection ({printable(reason)})", code="dropped", remedy=_trace(at))
 
 
 def broken(at: Attempt, reason: str) -> HostError:
     """What came is not SSH as we can speak it."""
-    remedy = at.command("ssh", "-v", "-p", str(at.port), f"{at.user}@{at.host}", "true")
-    return _never("protocol", f"{at.where}: {printable(reason)}", remedy)
+    return _never("protocol", f"{at.where}: {printable(reason)}", _trace(at))
 
 
 def dropped(name: str, reason: str = "") -> HostError:
