@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import secrets
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, cast
 
 from reconciler import drivers
-from reconciler.core.observed import LOOK_LIMIT, Reached, parse_look
+from reconciler.core.observed import LOOK_LIMIT, Reached, clean, parse_look
 from reconciler.core.spec import Host
 from reconciler.errors import HostError, OperationError
 from reconciler.runtimes.operations import look_call, look_definition, parse_answer
 from reconciler.secret_values import resolve
 from reconciler.transports import Channel, Transport
 
+LOG = logging.getLogger(__name__)
 LOOK_TIMEOUT = 25.0  # seconds; the bounds inside a look are shorter
 OPERATION_TIMEOUT = 120.0
 
@@ -76,6 +79,7 @@ class Connection:
         if self._shell is None:
             self._shell = await transport.open(("sh",))
             script = look_definition() + script
+        begun = time.monotonic()
         await self._shell.write(script.encode())
         end = f"end\t{nonce}\t".encode()
         answer = bytearray()
@@ -88,6 +92,8 @@ class Connection:
                 raise HostError(f"{self.name}: the answer to the look is too long", code="look-failed")
             tail = answer.rfind(end, max(0, len(answer) - len(data) - len(end)))
             if tail >= 0 and answer.endswith(b"\n") and (tail == 0 or answer[tail - 1] == 0x0A):
+                taken = (time.monotonic() - begun) * 1000
+                LOG.info("%s: looked in %.0f ms, %d bytes", self.name, taken, len(answer))
                 return parse_look(self.name, nonce, bytes(answer))
 
     async def operate(self, script: str, nonce: str) -> dict[str, Any]:
@@ -99,6 +105,7 @@ class Connection:
             await self._lose()
             raise
         answer = parse_answer(self.name, nonce, done.out)
+        LOG.info("%s: an operation answered ok=%s code=%s", self.name, answer.get("ok"), answer.get("code"))
         if answer.get("ok") is not True:
             raise _refusal(self.name, answer)
         return answer
@@ -135,8 +142,6 @@ _REMEDIES = {
 
 def _refusal(host: str, answer: Mapping[str, Any]) -> OperationError:
     """What a refused operation means, in words."""
-    from reconciler.core.observed import clean
-
     code = clean(answer.get("code", "failed"), 40)
     message = clean(answer.get("message", ""))
     if code == "launch" and isinstance(answer.get("exit"), dict):

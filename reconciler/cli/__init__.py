@@ -91,9 +91,16 @@ def application() -> Any:
     def options(
         directory: str = typer.Option(None, "-C", metavar="DIR", help="Change to DIR first.", callback=_directory),
         no_color: bool = typer.Option(False, "--no-color", help="No colours (also NO_COLOR=1).", callback=_colour),
+        verbose: int = typer.Option(0, "-v", "--verbose", count=True, help="Say what goes on; twice: all of it."),
+        log_format: str = typer.Option("text", "--log-format", metavar="text|json", help="How -v says it."),
         version: bool = typer.Option(False, "--version", "-V", help="Print the version.", callback=_version),
     ) -> None:
-        pass
+        if log_format not in ("text", "json"):
+            raise typer.BadParameter(f"--log-format {log_format}: text or json")
+        if verbose:
+            from reconciler.cli.logging import start
+
+            start(verbose, log_format)
 
     return get_command(app)
 

@@ -9,6 +9,7 @@ import typer
 
 from reconciler.cli.common import AsJson, Specs, load, run
 from reconciler.cli.render.table import ago
+from reconciler.core.launching import Context, command_of
 from reconciler.core.observed import Reached
 from reconciler.core.printed import SYMBOLS, action_json, escaped
 from reconciler.core.readiness import activity_of
@@ -28,12 +29,15 @@ def command(
     desired = load(directory)
     wanted = address(desired, which)
 
-    async def work() -> Pass:
+    async def work() -> tuple[Pass, list[str]]:
         async with Hosts() as hosts:
             with open_journal(desired.fleet.name, write=False) as journal:
-                return await preview(desired, hosts, journal)
+                done = await preview(desired, hosts, journal)
+            return done, await _version(done, hosts, wanted)
 
-    chain = _chain(run(work()), wanted)
+    done, version = run(work())
+    chain = _chain(done, wanted)
+    chain["seen"] += version
     if as_json:
         typer.echo(json.dumps({"format_version": "1.0", "address": wanted, **chain}, indent=2))
         return
@@ -60,6 +64,27 @@ def _chain(done: Pass, wanted: str) -> dict[str, Any]:
         "follows": follows,
         "actions": [action_json(a) for a in actions],
     }
+
+
+async def _version(done: Pass, hosts: Hosts, wanted: str) -> list[str]:
+    """Which version of its agent the host has, and whether the driver knows it."""
+    name = wanted.removeprefix("session.")
+    session = done.desired.sessions.get(name)
+    if session is None or not isinstance(done.observed.hosts.get(session.host), Reached):
+        return []
+    agent = done.agents[session.agent]
+    if not agent.version_args:
+        return []
+    command = command_of(Context(done.desired, done.agents, "", ""), name)
+    asked = " ".join((command, *agent.version_args))
+    connection = hosts.connection(session.host, done.desired.hosts[session.host])
+    reached = await connection.look(done.desired.fleet.name, (("version", asked),))
+    version = agent.parse_version(reached.versions.get(asked, ""))
+    if version is None:
+        return [f"agent: {session.agent}, of an unknown version"]
+    known = agent.known_versions
+    verified = f"the driver was verified with {known}" if known else "nobody has verified the driver with it"
+    return [f"agent: {session.agent} {version}; {verified}"]
 
 
 def _seen(done: Pass, entry: Any) -> list[str]:

@@ -108,6 +108,7 @@ class Reached:
     sessions: Mapping[str, SessionSeen] = field(default_factory=dict)
     commands: Mapping[str, str] = field(default_factory=dict)  # command -> absolute path, "" when not found
     directories: Mapping[str, str] = field(default_factory=dict)  # directory -> real path, "" when missing
+    versions: Mapping[str, str] = field(default_factory=dict)  # what `command version_args` printed, when asked
     foreign: tuple[str, ...] = ()  # names below sessions/ that are none of ours
 
 
@@ -150,6 +151,7 @@ class _Raw:
     texts: dict[str, str] = field(default_factory=dict)
     names: dict[str, tuple[str, ...]] = field(default_factory=dict)
     store: tuple[StoreFile, ...] | None = None
+    incarnation: int | None = None
 
 
 def parse_look(host: str, nonce: str, answer: bytes) -> Reached:
@@ -162,7 +164,7 @@ def parse_look(host: str, nonce: str, answer: bytes) -> Reached:
         raise _bad(host, "the answer to the look was cut short", "look-truncated")
     facts: dict[str, Any] | None = None
     sessions: dict[str, _Raw] = {}
-    found: dict[str, dict[str, str]] = {"command": {}, "directory": {}}
+    found: dict[str, dict[str, str]] = {"command": {}, "directory": {}, "version": {}}
     foreign: list[str] = []
     for part in parts[:-1]:
         if len(part) != 3:
@@ -179,14 +181,14 @@ def parse_look(host: str, nonce: str, answer: bytes) -> Reached:
             _take(sessions.setdefault(name, _Raw()), kind, text)
     if facts is None:
         raise _bad(host, "the answer to the look does not say whose it is")
-    seen = {name: _session(name, raw) for name, raw in sessions.items() if "session" in raw.values}
+    seen = {name: _session(name, raw) for name, raw in sessions.items() if _there(raw)}
     return _reached(host, facts, seen, found, tuple(foreign))
 
 
 def _table(host: str, text: str) -> dict[str, Any]:
     try:
         data = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _bad(host, f"the answer to the look is not what it should be: {error}") from None
     if not isinstance(data, dict):
         raise _bad(host, "the answer to the look is not what it should be")
@@ -212,7 +214,8 @@ def _reached(
     words = {key: clean(facts.get(key, "")) for key in _WORDS}
     return Reached(
         name=host, home=str(home), state_dir=str(state), now=now, fence=fence, path=clean(facts.get("path", ""), 16384),
-        sessions=sessions, commands=found["command"], directories=found["directory"], foreign=foreign, **words,
+        sessions=sessions, commands=found["command"], directories=found["directory"],
+        versions=found["version"], foreign=foreign, **words,
     )  # fmt: skip
 
 
@@ -226,7 +229,7 @@ def _take(raw: _Raw, kind: str, text: str) -> None:
         if not isinstance(data, dict):
             raise ValueError("not a table")
         _take_table(raw, kind, data)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raw.values["trouble"] = f"its {clean(kind, 20)} on the host cannot be read: {clean(error, 200)}"
 
 
@@ -253,9 +256,20 @@ def _take_table(raw: _Raw, kind: str, data: dict[str, Any]) -> None:
         case "store":
             raw.store = raw.store or ()
             if "path" in data:
-                raw.store += (StoreFile(str(data["path"]), int(data["size"]), float(data["mtime"])),)
+                raw.store += (StoreFile(_path(data["path"]), int(data["size"]), float(data["mtime"])),)
+        case "session":
+            if type(data["incarnation"]) is not int or data["incarnation"] < 0:
+                raise ValueError("incarnation is no number")
+            raw.incarnation = data["incarnation"]
         case _:
             raw.values[kind] = data
+
+
+def _path(text: object) -> str:
+    """A path as it may stand in an argv: no NUL or other control character, nothing that is no UTF-8."""
+    if not isinstance(text, str) or any(c < " " or c == "\x7f" or "\ud800" <= c <= "\udfff" for c in text):
+        raise ValueError("a path in it is none")
+    return text
 
 
 def _decode(data: str) -> str:
@@ -265,12 +279,20 @@ def _decode(data: str) -> str:
         raise ValueError("not base64") from error
 
 
+def _there(raw: _Raw) -> bool:
+    """Whether the host keeps files of the session: a terminal of that name alone is none of ours."""
+    return raw.incarnation is not None or "trouble" in raw.values
+
+
 def _session(name: str, raw: _Raw) -> SessionSeen:
-    incarnation = int(raw.values["session"].get("incarnation", 0))
+    incarnation = raw.incarnation or 0
     record, trouble = None, str(raw.values.get("trouble", ""))
     if "record" in raw.values:
         try:
             record = parse_record(raw.values["record"])
+            if record.name != name:
+                record = None
+                raise ValueError("it is the record of another session")
         except ValueError as error:
             trouble = f"its record on the host cannot be read: {clean(error, 200)}"
     process = max(raw.processes, key=lambda p: (p.alive is True, p.alive is None, p.incarnation), default=None)

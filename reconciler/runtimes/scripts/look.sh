@@ -157,7 +157,7 @@ lock_holder() {
   [ $? -ne 1 ]
 }
 
-# look_check KIND VALUE: is a command on the login PATH, is a directory there.
+# look_check KIND VALUE: is a command on the login PATH, is a directory there, which version is it.
 look_check() {
   expand_home "$2"
   js "$2"
@@ -171,6 +171,12 @@ look_check() {
       f=$(PATH=$LOGIN_PATH command -v "$EXPANDED" 2>/dev/null)
       case $f in /*) ;; *) f= ;; esac
     fi
+    js "$f"
+    ;;
+  version)
+    # The program and its arguments, one word each: drivers name them, and none holds a space.
+    # shellcheck disable=SC2086
+    f=$(PATH=$LOGIN_PATH bounded 10 ${EXPANDED} 2>&1 | head -c 400)
     js "$f"
     ;;
   directory)

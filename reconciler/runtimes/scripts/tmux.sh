@@ -13,7 +13,7 @@ runtime_needs() {
 # three, would keep that from it.
 runtime_start() {
   tm kill-session -t "=$NAME" >/dev/null 2>&1
-  # shellcheck disable=SC2086
+  # shellcheck disable=SC2086,SC2016
   out=$(
     exec 4>&- 2>&1 </dev/null
     # shellcheck disable=SC3045
