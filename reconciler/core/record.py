@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args
+
+from reconciler.core.host_spec import Strategy
+from reconciler.core.values import is_name
 
 VERSION = 1
+# What the drivers give out and the look takes; nothing that an agent could read as an option.
+_CONVERSATION = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.-]*")
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,10 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
 
 def parse_record(text: str) -> Record:
     """Read a record as a host sent it. Raises ValueError saying what is wrong with it."""
-    data = json.loads(text)
+    try:
+        data = json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
     if not isinstance(data, dict):
         raise ValueError("not a table")
     if data.get("version") != VERSION:
@@ -70,6 +79,21 @@ def parse_record(text: str) -> Record:
         raise ValueError("intent or lifecycle is not a known word")
     values["restarts"] = tuple(r for r in values.get("restarts", ()) if isinstance(r, int))
     try:
-        return Record(**values)
+        record = Record(**values)
     except TypeError as error:
         raise ValueError("keys are missing") from error
+    _check(record)
+    return record
+
+
+def _check(record: Record) -> None:
+    """Words that drivers are found by, and tables that are read key by key, are what they must be."""
+    if not is_name(record.name) or not is_name(record.agent) or record.strategy not in get_args(Strategy):
+        raise ValueError("name, agent or strategy is not a known word")
+    if record.conversation is not None and not _CONVERSATION.fullmatch(record.conversation):
+        raise ValueError("conversation is no id")
+    if not all(isinstance(value, str) for value in record.labels.values()):
+        raise ValueError("labels are not texts")
+    for key, value in record.written.items():
+        if key.rpartition(".")[2] == "env" and not isinstance(value, dict):
+            raise ValueError("an environment in it is no table")
