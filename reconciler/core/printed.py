@@ -61,7 +61,7 @@ def _action(action: Action, host_error: str | None) -> list[str]:
 
 
 def _change(change: Change) -> str:
-    return f"{change.field}: {_value(change.before)} → {_value(change.after)}"
+    return f"{escaped(change.field)}: {_value(change.before)} → {_value(change.after)}"
 
 
 def _value(value: Any) -> str:
