@@ -12,7 +12,7 @@ from reconciler.core.observed import Reached, SessionSeen
 from reconciler.core.record import Record
 from reconciler.core.spec import Desired, Ready, Session
 from reconciler.core.steps import LaunchStep, ReadyStep, SendStep, Step
-from reconciler.errors import ReconcilerError
+from reconciler.errors import OperationError, ReconcilerError
 
 # The look puts the id in, so that an id which is learned or changes later is looked for as well.
 ID_AT_LOOK = "{session_id}"
@@ -195,6 +195,12 @@ def _after(
     )
     if message is None or invocation.delivered != "paste":
         return (ready,)
+    if record.strategy == "process":
+        raise OperationError(
+            "its prompt has to be pasted, and a process without a terminal takes no message",
+            code="no-terminal",
+            remedy='strategy = "tmux", or no prompt',
+        )
     sent = replace(record, prompt=fingerprint(context.desired.prompts[name]))
     return (ready, send_step(context, name, agent, message, sent, record.incarnation))
 
