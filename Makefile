@@ -43,9 +43,7 @@ fix: .venv/dev
 	$(BIN)/ruff format
 
 bench: .venv/dev
-	@if ls benchmarks/*.py >/dev/null 2>&1; then \
-	  for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(BIN)/python "$$file" || exit 1; done; \
-	else echo 'there are no benchmarks yet'; fi
+	$(BIN)/python -m benchmarks
 
 # The stamp says which pyproject.toml the environment was made for.
 .venv/dev: pyproject.toml

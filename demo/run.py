@@ -29,8 +29,9 @@ ROOT = Path(__file__).resolve().parents[1]
 HOSTS = ("atlas", "borealis")
 VICTIM = "atlas"
 _NEEDED = """
-import asyncssh, networkx, pydantic, rich, sys, tomlkit, tree_sitter_toml, typer
-assert sys.version_info >= (3, 11)
+import sys
+assert sys.version_info >= (3, 11), "Python >= 3.11 is needed"
+import asyncssh, reconciler.cli.apply, reconciler.cli.status, reconciler.core.parse, rich
 """
 # The tmux socket of a session lies below the host's home, and a socket's path may be about 100 bytes long.
 _LONGEST_HOME = 66
@@ -346,6 +347,7 @@ def ensure_environment() -> None:
     python = ROOT / ".venv" / "bin" / "python"
     if not suits(str(python)):
         if os.environ.get("DEMO_INSTALLED"):
+            subprocess.run([str(python), "-c", _NEEDED], cwd=ROOT, check=False)  # says why
             sys.exit(f"{python} does not work; remove {ROOT / '.venv'} and try again")
         install(python)
     os.environ["DEMO_INSTALLED"] = "1"
@@ -355,7 +357,8 @@ def ensure_environment() -> None:
 def suits(python: str) -> bool:
     """Whether this interpreter is new enough and has all dependencies."""
     with contextlib.suppress(OSError):
-        return subprocess.run([python, "-c", _NEEDED], capture_output=True, check=False).returncode == 0
+        done = subprocess.run([python, "-c", _NEEDED], cwd=ROOT, capture_output=True, check=False)
+        return done.returncode == 0
     return False
 
 
