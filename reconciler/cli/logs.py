@@ -44,7 +44,7 @@ async def _logs(desired: Desired, name: str, lines: int, follow: bool) -> None:
             found = (await connection.shell(line)).decode("utf-8", "replace").splitlines()
             for text in found[overlap(shown, found) :]:
                 # A screen may hold anything: only text reaches this terminal.
-                typer.echo(escaped(text.replace("\t", "    ")))
+                typer.echo(escaped(text.replace("\t", "    ").replace("\xa0", " ").rstrip()))
             sys.stdout.flush()
             shown = found
             if not follow:
