@@ -106,8 +106,8 @@ class ClaudeCode:
         return _shared.pasteable(text)
 
     def clean_stop(self) -> Stop:
-        """Escape ends a turn or declines a question, ^C empties the composer, ^C twice leaves."""
-        return Stop(("Escape", "C-c", "C-c", "C-c"), "TERM")
+        """Escape ends a turn or declines a question, ^C empties the composer, `/exit` leaves at any pace of keys."""
+        return Stop(("Escape", "C-c", "/exit", "Enter"), "TERM")
 
     def parse_version(self, output: str) -> str | None:
         """`2.1.197 (Claude Code)`."""

@@ -214,12 +214,12 @@ class Pane:
         time.sleep(0.5 + len(text) / 500_000)
         self.keys("Enter")
 
-    def keys(self, *keys: str) -> None:
+    def keys(self, *keys: str, pause: float = 0.3) -> None:
         for key in keys:
             if self.dead:
                 return
             self._do("send-keys", "-t", "=agent:", key)
-            time.sleep(0.3)
+            time.sleep(pause)
 
     def close(self) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):

@@ -67,7 +67,7 @@ def asking(stage: Stage, mark: str) -> str:
 
 def stopped(stage: Stage, pane: Pane) -> None:
     stop = stage.agent.clean_stop()
-    pane.keys(*stop.keys)
+    pane.keys(*stop.keys, pause=1.0)  # the pace of the launcher: no two keys make a double press
     if not stop.keys:
         os.kill(pane.pid, signal.Signals[f"SIG{stop.signal}"])
     wait_for(f"the end of {stage.agent.name}\n{pane.screen}", lambda: pane.dead, 15)
