@@ -92,9 +92,9 @@ class Gemini:
         return "\u2060" + text if text.lstrip().startswith(("/", "!", "?")) else text
 
     def clean_stop(self) -> Stop:
-        """By signal, in any state: a declined question or an interrupted turn would rewrite the record,
+        """By signal, in any state.
 
-        and a resume would then lose the first prompt.
+        A declined question or an interrupted turn would rewrite the record, and a resume lose the first prompt.
         """
         return Stop((), "TERM")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -71,21 +71,21 @@ class _Templated:
     def start(self, request: LaunchRequest) -> Invocation:
         """By the template `start`, else as the base does, else the command alone."""
         if self._template.start is None and self._base:
-            return self._base.start(self._merged(request))
+            return self._on_screen(self._base.start, request)
         return self._run(self._template.start or ("{command}",), request, headless=False)
 
     def resume(self, request: LaunchRequest) -> Invocation:
         """By the template `resume`, else as the base does; without both it starts again."""
         if self._template.resume is not None:
             return self._run(self._template.resume, request, headless=False)
-        return self._base.resume(self._merged(request)) if self._base else self.start(request)
+        return self._on_screen(self._base.resume, request) if self._base else self.start(request)
 
     def turn(self, request: LaunchRequest) -> Invocation:
         """By the template `turn`, else as the base does."""
         if self._template.turn is not None:
             return self._run(self._template.turn, request, headless=True)
         if self._base:
-            return self._base.turn(self._merged(request))
+            return self._base.turn(self._piped("turn", request))
         raise self._cannot("turn")
 
     def resume_turn(self, request: LaunchRequest) -> Invocation:
@@ -93,7 +93,7 @@ class _Templated:
         if self._template.resume_turn is not None:
             return self._run(self._template.resume_turn, request, headless=True)
         if self._base:
-            return self._base.resume_turn(self._merged(request))
+            return self._base.resume_turn(self._piped("resume_turn", request))
         raise self._cannot("resume_turn")
 
     def probes(self, session_id: str | None) -> tuple[Probe, ...]:
@@ -152,6 +152,19 @@ class _Templated:
             args=(*self._template.args, *request.args),
             env={**self._template.env, **request.env},
         )
+
+    def _on_screen(self, launch: Callable[[LaunchRequest], Invocation], request: LaunchRequest) -> Invocation:
+        """The base's own launch, with the prompt pasted later where the template wants it so."""
+        merged = self._merged(request)
+        if self._template.prompt_via != "paste" or not merged.prompt:
+            return launch(merged)
+        return replace(launch(replace(merged, prompt=None)), delivered="paste")
+
+    def _piped(self, way: str, request: LaunchRequest) -> LaunchRequest:
+        """The base's own headless launch decides how the prompt travels; another wish needs a template."""
+        if self._template.prompt_via == "stdin":
+            raise SpecError(f'{self.name}: prompt_via = "stdin" needs a template `{way}` of its own')
+        return self._merged(request)
 
     def _run(self, argv: tuple[str, ...], request: LaunchRequest, *, headless: bool) -> Invocation:
         merged = self._merged(request)

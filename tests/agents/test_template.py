@@ -95,3 +95,16 @@ def test_an_override_keeps_what_it_does_not_name() -> None:
     assert agent.clean_stop().keys == ("C-d",)
     assert agent.probes("u") == codex.AGENT.probes("u")
     assert agent.parse_version("codex-cli 1.2.3") == "1.2.3"
+
+
+def test_an_override_can_have_the_prompt_pasted() -> None:
+    agent = customise(claude_code.AGENT, Template("claude-code", prompt_via="paste"))
+    made = agent.start(replace(REQUEST, command="claude"))
+    assert made.argv == claude_code.AGENT.start(replace(REQUEST, command="claude", prompt=None)).argv
+    assert made.delivered == "paste"
+
+
+def test_an_override_by_stdin_needs_a_template_of_its_own() -> None:
+    agent = customise(claude_code.AGENT, Template("claude-code", prompt_via="stdin"))
+    with pytest.raises(SpecError, match="needs a template `turn`"):
+        agent.turn(REQUEST)

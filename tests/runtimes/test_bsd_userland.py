@@ -28,41 +28,10 @@ from reconciler.runtimes.process import RUNTIME as PROCESS
 from reconciler.runtimes.tmux import RUNTIME as TMUX
 
 # What the scripts may use on any machine: POSIX utilities, and tmux.
-_TOOLS = [
-    "awk",
-    "base64",
-    "bash",
-    "cat",
-    "chmod",
-    "cut",
-    "date",
-    "env",
-    "find",
-    "grep",
-    "head",
-    "id",
-    "kill",
-    "ln",
-    "ls",
-    "mkdir",
-    "mkfifo",
-    "mktemp",
-    "mv",
-    "printf",
-    "ps",
-    "rm",
-    "sed",
-    "sh",
-    "sleep",
-    "sort",
-    "sync",
-    "tail",
-    "tmux",
-    "touch",
-    "tr",
-    "uname",
-    "wc",
-]
+_TOOLS = (
+    "awk base64 bash cat chmod cut date env find grep head id kill ln ls mkdir mkfifo mktemp mv printf ps rm sed sh "
+    "sleep sort sync tail tmux touch tr uname wc"
+).split()  # noqa: SIM905
 _STANDINS = {
     "sysctl": "case $2 in kern.bootsessionuuid) echo BOOT-1 ;; kern.uuid) echo MACHINE-1 ;; *) exit 1 ;; esac\n",
     # BSD stat: -f with a format of its own, no -c.
