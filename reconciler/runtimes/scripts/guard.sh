@@ -319,7 +319,9 @@ stop_agent() {
     process_state || break
     runtime_key "$k"
     how=keys
-    gone 1 && break
+    nap
+    nap
+    nap
   done
   [ -z "$how" ] || gone 3 || how=
   for s in "$SIGNAL" KILL; do
