@@ -179,15 +179,8 @@ def _silent_hosts(
 
 def _connect(context: Context, observed: Observed, actions: dict[str, Action]) -> None:
     """Draw the edges: dependencies before dependents, stops the other way round."""
-    done: set[str] = set()
-
-    def visit(name: str) -> None:
-        """Dependencies first, so that a blocked one blocks the whole chain behind it."""
-        if name in done or name not in context.desired.sessions:
-            return
-        done.add(name)
+    for name in _dependencies_first(context.desired):
         for dependency in context.desired.sessions[name].depends_on:
-            visit(dependency.session)
             action = actions.get(f"session.{name}")
             other = actions.get(f"session.{dependency.session}")
             if action is None:
@@ -197,8 +190,23 @@ def _connect(context: Context, observed: Observed, actions: dict[str, Action]) -
             elif action.verb in LAUNCHES:
                 actions[action.address] = _wait_for(context, observed, action, dependency, other)
 
-    for name in context.desired.sessions:
-        visit(name)
+
+def _dependencies_first(desired: Desired) -> list[str]:
+    """All sessions, each after what it depends on, so that a blocked one blocks the whole chain behind it.
+
+    With a stack of its own: chains of thousands are no recursion.
+    """
+    found: dict[str, None] = {}
+    for start in desired.sessions:
+        pending = [start]
+        while pending:
+            name = pending[-1]
+            lacking = [d.session for d in desired.sessions[name].depends_on if d.session not in found]
+            if lacking:
+                pending += lacking
+            else:
+                found[pending.pop()] = None
+    return list(found)
 
 
 def _wait_for(
