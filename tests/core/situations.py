@@ -51,7 +51,7 @@ def applied(desired: Desired, name: str = "api", **changes: Any) -> Record:
     conversation = CONVERSATION if agent.resumable else None
     record = record_for(context, name, None, conversation, NOW - 3600)
     prompt = desired.prompts.get(name)
-    return replace(record, prompt=fingerprint(prompt) if prompt else None, **changes)
+    return replace(record, **{"prompt": fingerprint(prompt) if prompt else None, **changes})
 
 
 def status_file(state: str = "idle", session: str = CONVERSATION, **more: object) -> str:

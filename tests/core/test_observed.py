@@ -211,9 +211,7 @@ values = st.recursive(
 KINDS = (
     "host record session process exit event pane fact names store lock check foreign tmux trouble incarnation nonsense"
 )
-KEYS = (
-    "pid start boot incarnation group alive code at error detail key data base path size mtime title dead attached value"
-)
+KEYS = "pid start boot incarnation group alive code at error detail key data base path size mtime title dead value"
 kinds, keys = st.sampled_from(KINDS.split()), st.sampled_from(KEYS.split())
 tables = st.dictionaries(keys, values, max_size=8)
 lines = st.tuples(kinds, st.sampled_from(["api", "web", *HOSTILE]), tables | values)
