@@ -145,3 +145,26 @@ class Agent(Protocol):
 
     def parse_version(self, output: str) -> str | None:
         """The version in what `command version_args` printed."""
+
+    def archive_name(self, path: str, session_id: str) -> str | None:
+        """The name in the archive of a file that the store probes found; None: not part of this conversation.
+
+        Relative, with `/`; the same for every host, home and working directory the conversation lives in.
+        """
+
+    def restore_path(self, name: str, session_id: str, workdir: str) -> str | None:
+        """Where a file of the archive belongs on a host: a path template as in `Probe` (`{home}`, `{NAME:-default}`).
+
+        `workdir` is the real path of the session's working directory there. None: this agent's store takes no
+        files (see `export_args`), or the name is none of its own.
+        """
+
+    def export_args(self, session_id: str) -> tuple[str, ...] | None:
+        """Arguments after the program that print the conversation on stdout, for stores that are no append-only
+        files; None otherwise. The output is archived whole under `archive_name` of the driver's choosing: `export`."""
+
+    def import_args(self, file: str) -> tuple[str, ...] | None:
+        """Arguments after the program, run in the working directory, that take such an export in from `file`."""
+
+    def store_version(self, head: str) -> str | None:
+        """What is unknown about a store, from the first 4 KiB of a conversation's main file; None: all is known."""
