@@ -54,6 +54,7 @@ class Host:
         self.name = name
         self.home = home.resolve()
         self.port = 0
+        self.started: set[int] = set()  # pids of what connections have started, while it lives
         self._state = state
         self._server: asyncssh.SSHAcceptor | None = None
         self._connections: set[asyncssh.SSHServerConnection] = set()
@@ -107,7 +108,7 @@ class Host:
             self._server = None
         for connection in list(self._connections):
             connection.abort()
-        await asyncio.to_thread(kill_those_of, self.home)
+        await asyncio.to_thread(kill_those_of, self.home, self.started)
 
     def connected(self, connection: asyncssh.SSHServerConnection) -> None:
         """Remember a connection, to cut it."""
@@ -176,6 +177,7 @@ class _Session(asyncssh.SSHServerSession[bytes]):
         for file in self._outputs:
             os.set_blocking(file, False)
             self._loop.add_reader(file, self._read, file)
+        self._host.started.add(process.pid)
         threading.Thread(target=self._wait, args=(process,), daemon=True).start()
 
     def _shell(self) -> list[str]:
@@ -209,6 +211,10 @@ class _Session(asyncssh.SSHServerSession[bytes]):
 
     def _wait(self, process: subprocess.Popen[bytes]) -> None:
         """In a thread of its own: reap it, then tell the loop."""
+        # It is forgotten before it is reaped: only after that its pid may become somebody else's.
+        if hasattr(os, "waitid"):  # macOS: since Python 3.13
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        self._host.started.discard(process.pid)
         status = process.wait()
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody wants to know any more
             self._loop.call_soon_threadsafe(self._exited, status)

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,14 +21,15 @@ class _Process:
     argv: str
 
 
-def kill_those_of(home: Path, seconds: float = 10.0) -> None:
+def kill_those_of(home: Path, started: Collection[int] = (), seconds: float = 10.0) -> None:
     """Kill every process of the host with this home, and return when none is left.
 
-    A process belongs to it when its environment says so or when its parent does; where the system hides
-    environments (macOS, of its own programs) also when it is the wrapper or the tmux of a session there.
+    A process belongs to it when its environment says so, when it is one of those `started` there, or when its
+    parent belongs to it; where the system hides environments (macOS, of its own programs) also when it is the
+    wrapper or the tmux of a session there.
     """
     end = time.monotonic() + seconds
-    while found := processes_of(home):
+    while found := processes_of(home, started):
         for pid in found:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
@@ -36,11 +38,12 @@ def kill_those_of(home: Path, seconds: float = 10.0) -> None:
         time.sleep(0.01)
 
 
-def processes_of(home: Path) -> set[int]:
+def processes_of(home: Path, started: Collection[int] = ()) -> set[int]:
     """The live processes that belong to the host with this home; never this one or its parents."""
     everything = _from_proc() if Path("/proc/self/environ").exists() else _from_ps()
     wrapper = re.compile(rf"(\S*/)?(sh|tmux)( -S)? '?{re.escape(str(home))}/")
     ours = {p.pid for p in everything if p.home == str(home) or (not p.home and wrapper.match(p.argv))}
+    ours |= {p.pid for p in everything if p.pid in started}
     while more := {p.pid for p in everything if p.parent in ours} - ours:
         ours |= more
     parents = {p.pid: p.parent for p in everything}

@@ -20,7 +20,6 @@ from reconciler.core.agent import (
 _DEFAULTS_FILE = "gemini-defaults.json"
 # Its clean-up deletes a session that was resumed in a later minute than it was started (gemini-cli #27368).
 _DEFAULTS = json.dumps({"general": {"sessionRetention": {"enabled": False}}})
-_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _TITLES: dict[str, ActivityState] = {"◇": "idle", "✦": "busy", "⏲": "busy", "✋": "waiting"}
 _MODES = {
     "ask": ("--approval-mode", "default"),
@@ -60,10 +59,10 @@ class Gemini:
 
     def probes(self, session_id: str | None) -> tuple[Probe, ...]:
         """The chats file, whose name holds the first eight characters of the id."""
-        if session_id is None or not _UUID.fullmatch(session_id):
-            return ()  # a placeholder has no first eight characters
+        if session_id is None:
+            return ()
         chats = "{GEMINI_CLI_HOME:-{home}}/.gemini/tmp/*/chats"
-        return (Probe("store", "store", f"{chats}/session-*-{session_id[:8]}.jsonl"),)
+        return (Probe("store", "store", chats + "/session-*-{session_id_8}.jsonl"),)
 
     def activity(self, facts: Facts) -> Activity:
         """From the sign that its title begins with."""

@@ -37,14 +37,15 @@ UNKNOWN = Activity("unknown")
 class Probe:
     """One thing to read on the host at every look, under `key`.
 
-    `path` is a template: `{home}`, `{workdir}`, `{session_id}`, `{session_dir}` (our state directory of this
+    `path` is a template: `{home}`, `{workdir}`, `{session_id}`, `{session_id_8}` (its first 8 characters),
+    `{session_dir}` (our state directory of this
     session), `{pid}` (the live agent's), `{NAME:-default}` (environment variable of the *agent's* environment,
     with a default that may itself hold `{home}`). `*` and `?` glob; everything else is literal.
 
     kind  "file"  the first 4 KiB of the file (no glob)
           "tail"  the last 4 KiB of the file
           "store" the files that make up the conversation: path, size and mtime of each, no content
-          "names" base names of the files that match, at most 20
+          "names" base names of the files that match, at most 200
     """
 
     key: str

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from reconciler.core.agent import Agent
 from reconciler.core.diff import Change, Entry, fingerprint
 from reconciler.core.launching import Context, command_of, launch_steps, send_step, strategy_of, workdir_of
-from reconciler.core.observed import Observed, Reached, SessionSeen
+from reconciler.core.observed import Observed, Reached, SessionSeen, Unreached
 from reconciler.core.readiness import activity_of, busy, completed
 from reconciler.core.record import Record
 from reconciler.core.spec import Session, Stop
@@ -33,7 +33,9 @@ def decide(context: Context, observed: Observed, entry: Entry, *, forced: bool =
     if entry.reason == "suspended":
         return None
     if entry.kind == "unknown":
-        return Decision("unknown", entry.reason, entry.message)
+        silent = observed.hosts.get(entry.host)
+        remedy = silent.remedy if isinstance(silent, Unreached) else ""
+        return Decision("unknown", entry.reason, entry.message, remedy)
     host = observed.hosts[entry.host]
     assert isinstance(host, Reached), "an entry of a host that did not answer is unknown"
     if entry.desired is None:

@@ -136,7 +136,7 @@ def launch_steps(
         record = replace(record, restarts=restarts)
     request = LaunchRequest(
         command=host_command(context, name),
-        workdir=record.workdir,
+        workdir=_as_trusted(host, record.workdir),
         session_dir=f"{host.state_dir}/sessions/{name}",
         session_id=conversation,
         prompt=message,
@@ -160,11 +160,29 @@ def launch_steps(
         invocation=invocation,
         workdir=record.workdir,
         probes=agent.probes(ID_AT_LOOK),
-        environment={**invocation.env, **request.env},
+        environment={**request.env, **invocation.env},
         shell=where.shell or "",
         tmux_conf=where.tmux_conf or "",
     )
     return (launch, *_after(context, name, agent, session, record, invocation, message))
+
+
+def _as_trusted(host: Reached, workdir: str) -> str:
+    """The working directory as drivers judge it: one that is really the home or the root is never trusted."""
+    return "~" if host.directories.get(workdir) in (host.home, "/") else workdir
+
+
+def ready_of(desired: Desired, session: Session) -> Ready:
+    """When the session counts as ready by its spec: its own `ready`, else the pattern of its agent's table."""
+    if session.ready is not None:
+        return session.ready
+    name: str | None = session.agent
+    for _ in range(len(desired.agents)):
+        table = desired.agents.get(name) if name else None
+        if table is None or table.ready_pattern:
+            return Ready(pattern=table.ready_pattern) if table else Ready()
+        name = table.extends
+    return Ready()
 
 
 def _invoke(agent: Agent, session: Session, request: LaunchRequest, resume: bool) -> Invocation:
@@ -188,7 +206,7 @@ def _after(
         host=session.host,
         agent=session.agent,
         incarnation=record.incarnation,
-        ready=session.ready or Ready(),
+        ready=ready_of(context.desired, session),
         conversation=record.conversation,
         learn=learn,
         record=record,

@@ -12,10 +12,10 @@ from heapq import heapify, heappop, heappush
 from reconciler.core.agent import Agent
 from reconciler.core.decide import Decision, decide
 from reconciler.core.diff import Change, Diff, Entry
-from reconciler.core.launching import Context
+from reconciler.core.launching import Context, ready_of
 from reconciler.core.observed import Observed, Reached, SessionSeen, Unreached
 from reconciler.core.readiness import satisfied
-from reconciler.core.spec import Dependency, Desired, Ready, Source
+from reconciler.core.spec import Dependency, Desired, Source
 from reconciler.core.steps import Need, Step, Verb
 
 SEVERITY: Mapping[Verb, int] = {
@@ -218,7 +218,7 @@ def _wait_for(
 ) -> Action:
     name = dependency.session
     session = context.desired.sessions[name]
-    ready = session.ready or Ready()
+    ready = ready_of(context.desired, session)
     need = Need(
         name, session.host, session.agent, dependency.until, ready,
         ready.timeout if dependency.until in ("started", "ready") else WAIT_LIMIT,

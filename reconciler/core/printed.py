@@ -35,6 +35,8 @@ def render(plan: Plan) -> str:
     for host in hosts:
         error = plan.hosts.get(host)
         lines.append(f"host.{host}" + (f": {escaped(error)}" if error else ""))
+        remedies = dict.fromkeys(a.remedy for a in plan.actions if a.host == host and _of_host(a, error))
+        lines += [f"    remedy: {escaped(remedy)}" for remedy in remedies if remedy]
         for action in plan.actions:
             if action.host == host:
                 lines += _action(action, error)
@@ -47,15 +49,20 @@ def _legend(actions: Iterable[Action]) -> list[str]:
     return [f"  {SYMBOLS[verb]:>3}  {meaning}" for verb, meaning in MEANINGS.items() if verb in used]
 
 
+def _of_host(action: Action, host_error: str | None) -> bool:
+    """Whether it says what is wrong with its host: that stands above; each of its sessions need not say it again."""
+    return host_error is not None and action.message == host_error
+
+
 def _action(action: Action, host_error: str | None) -> list[str]:
     where = f"  {action.source.file}:{action.source.line}" if action.source else ""
-    # What is wrong with a host stands above; each of its sessions need not say it again.
-    message = "" if host_error is not None and action.message == host_error else f"  {escaped(action.message)}"
+    known = _of_host(action, host_error)
+    message = "" if known else f"  {escaped(action.message)}"
     lines = [f"  {SYMBOLS[action.verb]:>3} {action.address}{message}{where}"]
     lines += [f"        {_change(change)}" for change in action.changes]
     if action.after:
         lines.append(f"        after {', '.join(action.after)}")
-    if action.remedy:
+    if action.remedy and not known:
         lines.append(f"        remedy: {escaped(action.remedy)}")
     return lines
 

@@ -88,11 +88,15 @@ def matches(desired: Desired, name: str, expression: str) -> bool:
         **desired.hosts[session.host].labels, **session.labels,
         "host": session.host, "agent": session.agent, "name": name,
     }  # fmt: skip
+    return all((values.get(key, "") == value) != (op == "!=") for key, op, value in _terms(expression))
+
+
+def _terms(expression: str) -> list[tuple[str, str, str]]:
+    """All terms, so that a mistake in the last one is found whatever the first one says."""
+    found = []
     for term in expression.split(","):
         match = _TERM.fullmatch(term.strip())
         if match is None:
             raise UsageError(f"--select {term!r}: expected key=value or key!=value, several with commas")
-        same = values.get(match["key"], "") == match["value"]
-        if same == (match["op"] == "!="):
-            return False
-    return True
+        found.append((match["key"], match["op"], match["value"]))
+    return found

@@ -259,7 +259,7 @@ def parse_answer(host: str, nonce: str, output: bytes) -> dict[str, Any]:
         if len(parts) == 3 and parts[:2] == ["answer", nonce]:
             try:
                 answer = json.loads(parts[2])
-            except ValueError:
+            except (ValueError, RecursionError):
                 break
             if isinstance(answer, dict):
                 return answer

@@ -174,6 +174,7 @@ class Stage:
             "workdir": str(self.workdir),
             "session_dir": str(self.session_dir),
             "session_id": self.session_id or "",
+            "session_id_8": (self.session_id or "")[:8],
             "pid": str(pid),
         }
         while found := re.search(r"\{(\w+)(?::-((?:[^{}]|\{\w+\})*))?\}", template):

@@ -26,7 +26,7 @@ from reconciler.core.agent import (
 
 SESSION_ID = "0f0e0d0c-0b0a-4908-8706-050403020100"
 SESSION_DIR = "/home/me/.local/state/reconciler/acme/sessions/api"
-PLACES = {"home", "workdir", "session_id", "session_dir", "pid"}
+PLACES = {"home", "workdir", "session_id", "session_id_8", "session_dir", "pid"}
 LOOSE = (
     "bypass", "danger", "yolo", "--auto", "approval", "permission", "sandbox_mode", "acceptEdits", "full-access",
 )  # fmt: skip
@@ -181,7 +181,9 @@ def test_probes_are_well_formed(agent: Agent, session_id: str | None) -> None:
     assert len({probe.key for probe in probes}) == len(probes)
     for probe in probes:
         inner = re.sub(r"\{[A-Z_]+:-((?:[^{}]|\{[a-z_]+\})*)\}", r"\1", probe.path)
-        assert set(re.findall(r"\{([^{}]*)\}", inner)) <= PLACES - ({"session_id"} if session_id is None else set())
+        assert set(re.findall(r"\{([^{}]*)\}", inner)) <= PLACES - (
+            {"session_id", "session_id_8"} if session_id is None else set()
+        )
         assert inner.startswith(("{home}", "{session_dir}", "{workdir}", "/"))
         if probe.kind in ("file", "tail"):
             assert not set("*?") & set(inner)

@@ -240,7 +240,7 @@ op_launch() {
   2) back unknown "cannot tell whether pid $p_pid of session $NAME lives" ;;
   esac
   rm -f "$dir"/exit.* "$dir"/process.* "$dir/env" "$dir/stdin" "$dir/probe"
-  [ ! -e "$dir/events" ] || mv -f "$dir/events" "$dir/events.old"
+  for f in events log; do [ ! -e "$dir/$f" ] || mv -f "$dir/$f" "$dir/$f.old"; done
   put "$dir/record.json" "$RECORD
 "
   put "$dir/conversation" "$CONVERSATION

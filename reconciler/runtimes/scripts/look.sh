@@ -67,11 +67,14 @@ PANES
 
 # look_probe NAME KIND KEY PATH: what the agent wanted to know at each look.
 look_probe() {
-  case $4 in *'{session_id}'*)
+  case $4 in *'{session_id}'* | *'{session_id_8}'*)
     l_id=
     { read -r l_id <"$look_state/sessions/$1/conversation"; } 2>/dev/null
     case $l_id in '' | *[!A-Za-z0-9_.-]*) return 0 ;; esac
-    set -- "$1" "$2" "$3" "${4%%'{session_id}'*}$l_id${4#*'{session_id}'}"
+    case $4 in
+    *'{session_id_8}'*) set -- "$1" "$2" "$3" "${4%%'{session_id_8}'*}$(printf %.8s "$l_id")${4#*'{session_id_8}'}" ;;
+    *) set -- "$1" "$2" "$3" "${4%%'{session_id}'*}$l_id${4#*'{session_id}'}" ;;
+    esac
     ;;
   esac
   case $4 in *'{pid}'*) set -- "$1" "$2" "$3" "${4%%'{pid}'*}${l_pid:-0}${4#*'{pid}'}" ;; esac
@@ -91,7 +94,7 @@ look_probe() {
     for f in $4; do
       [ -f "$f" ] && [ ! -L "$f" ] || continue
       l_n=$((l_n + 1))
-      [ "$l_n" -le 20 ] || break
+      [ "$l_n" -le 200 ] || break
       if [ "$2" = names ]; then
         js "${f##*/}"
         look_out names "$1" "{\"key\":$k,\"base\":$J}"
