@@ -11,7 +11,7 @@ from reconciler.core.agent import Agent
 from reconciler.core.plan import LAUNCHES, Action, Plan
 from reconciler.core.report import Event, Outcome, Report
 from reconciler.core.spec import Desired
-from reconciler.core.steps import LaunchStep
+from reconciler.core.steps import IdleStep, LaunchStep, ReadyStep, StopStep
 from reconciler.errors import HostError, OperationError, ReconcilerError
 from reconciler.hosts import Hosts
 from reconciler.journal import Journal
@@ -48,7 +48,7 @@ class Execution:
         on_local = any(session.host == "local" for session in self._desired.sessions.values())
         leases = Leases(self.plan.fleet, who, this_machine() if on_local else "")
         runner = StepRunner(self._desired, self._hosts, self._agents, leases)
-        concerned = {action.host for action in actions}
+        concerned = frozenset[str]().union(*(action.hosts for action in actions))
         try:
             await leases.acquire(self._hosts.connection(name, self._desired.hosts[name]) for name in concerned)
             loop = asyncio.get_running_loop()
@@ -129,8 +129,7 @@ class Execution:
             for need in action.needs:
                 phase(f"waits for session.{need.session} to be {need.until}")
                 await runner.await_need(need)
-            for index, step in enumerate(action.steps):
-                await runner.run(step, f"{op}-{index}", phase)
+            await self._steps(action, runner, op, phase)
             result = outcome("done")
         except HostError as error:
             # The line broke: what was sent may have happened. Nothing is guessed; the next look tells.
@@ -143,6 +142,36 @@ class Execution:
             raise
         self._journal.finish(op, result.status, result.message)
         return result
+
+    async def _steps(self, action: Action, runner: StepRunner, op: str, phase: Callable[[str], None]) -> None:
+        """All steps; where one fails that leaves a conversation nowhere, the way back. Raises what the step raised."""
+        for index, step in enumerate(action.steps):
+            try:
+                await runner.run(step, f"{op}-{index}", phase)
+            except (HostError, OperationError) as error:
+                why = await self._undo(action, index, runner, op, phase, error)
+                if why:
+                    error.message = f"{error.message}; {why}"
+                raise
+
+    async def _undo(
+        self, action: Action, index: int, runner: StepRunner, op: str, phase: Callable[[str], None], error: Exception
+    ) -> str:
+        """After a failed step: a move goes back to its source, a resume puts the conversation's files back."""
+        failed = action.steps[index]
+        launch = next((s for s in action.steps[: index + 1] if isinstance(s, LaunchStep)), None)
+        try:
+            if action.fallback and not isinstance(failed, IdleStep | StopStep):
+                phase("goes back to where it was")
+                await runner.fall_back(action.fallback, op, phase)
+                return "it was resumed where it was"
+            if isinstance(failed, ReadyStep) and isinstance(error, OperationError) and launch and launch.snapshot:
+                phase("puts its conversation back")
+                await runner.restore(launch, f"{op}-restore")
+                return "its conversation is as it was before"
+        except (HostError, OperationError) as second:
+            return f"and going back failed as well: {second.message}"
+        return ""
 
     def _say(self, action: Action, outcome: Outcome) -> None:
         kind = {"done": "apply_complete", "skipped": "apply_skipped"}.get(outcome.status, "apply_errored")

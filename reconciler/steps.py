@@ -21,6 +21,7 @@ from reconciler.core.steps import (
     IdleStep,
     LaunchStep,
     Need,
+    PullStep,
     ReadyStep,
     RecordStep,
     SendStep,
@@ -35,6 +36,7 @@ from reconciler.runtimes.operations import (
     forget_operation,
     launch_operation,
     record_operation,
+    restore_operation,
     send_operation,
     stop_operation,
 )
@@ -88,6 +90,9 @@ class StepRunner:
                 await self._operate(
                     step.host, lambda c, n: record_operation(c, op, n, self._known(step.record), step.expect)
                 )
+            case PullStep():
+                phase("copies its conversation into the archive")
+                await self._pull(step)
             case ForgetStep():
                 await self._operate(step.host, lambda c, n: forget_operation(c, op, n, step.session, step.expect))
             case _:
@@ -112,6 +117,7 @@ class StepRunner:
                 return
 
     async def _launch(self, step: LaunchStep, op: str) -> None:
+        places, imports = await self._bring(step) if step.bring else ((), ())
         launch = Launch(
             session=step.session,
             expect=step.expect,
@@ -124,9 +130,28 @@ class StepRunner:
             shell=step.shell,
             tmux_conf=step.tmux_conf,
             conversation=step.record.conversation or "",
+            snapshot=step.snapshot,
+            places=places,
+            imports=imports,
         )
         runtime = drivers.runtime(step.strategy)
         await self._operate(step.host, lambda c, n: launch_operation(runtime, c, op, n, launch))
+
+    async def fall_back(self, steps: tuple[Step, ...], op: str, phase: Phase) -> None:
+        """The way back of a failed move: its first step, which ends what came up, may find nothing to end."""
+        for index, step in enumerate(steps):
+            try:
+                await self.run(step, f"{op}-back-{index}", phase)
+            except OperationError as error:
+                if index or error.code != "stale":
+                    raise
+
+    async def restore(self, step: LaunchStep, op: str) -> None:
+        """After a resume that failed: end it, and put the snapshot of the conversation's files back."""
+        runtime = drivers.runtime(step.strategy)
+        await self._operate(step.host, lambda c, n: restore_operation(
+            runtime, c, op, n, session=step.session, expect=step.record.incarnation, record=self._known(step.record)
+        ))  # fmt: skip
 
     async def _seen(self, host: str, session: str) -> tuple[Reached, SessionSeen]:
         reached = await self._connection(host).look(self._desired.fleet.name)
@@ -165,7 +190,7 @@ class StepRunner:
             if agent.ready(seen.facts) is None and time.monotonic() - since < _SETTLE:
                 return False
             self._same_conversation(step, agent, seen)
-            return True
+            return self._whole(step, seen)
 
         if not await self._until(step.ready.timeout, check):
             reached, seen = await self._seen(step.host, step.session)
@@ -185,6 +210,12 @@ class StepRunner:
                 code="other-conversation",
                 remedy=f"reconciler attach {step.session}",
             )
+
+    def _whole(self, step: ReadyStep, seen: SessionSeen) -> bool:
+        """Whether the conversation is at least as long as it was before."""
+        if not step.at_least or seen.facts.store is None:
+            return True
+        return max((file.size for file in seen.facts.store), default=0) >= step.at_least
 
     async def _learn(self, step: ReadyStep, agent: Agent, op: str) -> None:
         """Write down the id that the agent gave its conversation. Where it takes longer, the next plan does it."""

@@ -11,7 +11,8 @@ from reconciler.core.observed import Observed, Reached, SessionSeen, Unreached
 from reconciler.core.readiness import activity_of, busy, completed
 from reconciler.core.record import Record
 from reconciler.core.spec import Session, Stop
-from reconciler.core.steps import ForgetStep, IdleStep, RecordStep, Step, StopStep, Verb
+from reconciler.core.steps import ForgetStep, IdleStep, LaunchStep, PullStep, RecordStep, Step, StopStep, Verb
+from reconciler.core.transcript import Archived
 from reconciler.errors import ReconcilerError
 
 
@@ -26,6 +27,7 @@ class Decision:
     steps: tuple[Step, ...] = ()
     changes: tuple[Change, ...] = ()
     host: str = ""
+    fallback: tuple[Step, ...] = ()
 
 
 def decide(context: Context, observed: Observed, entry: Entry, *, forced: bool = False) -> Decision | None:
@@ -42,12 +44,11 @@ def decide(context: Context, observed: Observed, entry: Entry, *, forced: bool =
         return _orphan(context, host, entry)
     if entry.reason in ("broken", "starting"):
         return Decision("blocked", entry.reason, entry.message, _look_at(entry, host))
-    if entry.reason == "moved":
-        return Decision(
-            "blocked", "not-implemented", f"{entry.message}: moving a session is not implemented yet",
-            "set host back, or stop it there and forget it", changes=entry.changes,
-        )  # fmt: skip
+    if entry.reason == "twice":
+        return Decision("blocked", "twice", entry.message, "reconciler attach, then stop one of the two by hand")
     try:
+        if entry.reason == "moved":
+            return _move(context, observed, host, entry, entry.desired)
         return _declared(context, host, entry, entry.desired, forced)
     except ValueError as error:
         return Decision("blocked", "refused", str(error))
@@ -87,7 +88,7 @@ def _declared(context: Context, host: Reached, entry: Entry, session: Session, f
     if seen is None or seen.record is None:
         if session.state == "stopped":
             return None
-        return _missing(context, host, entry, session) or _start(context, host, entry, "new", "not on the host yet")
+        return _missing(context, host, entry, session) or _first(context, host, entry, session, agent)
     if seen.state == "running":
         return _running(context, host, entry, session, agent, seen, forced)
     if session.state == "stopped":
@@ -134,11 +135,44 @@ def _next_message(context: Context, entry: Entry) -> str | None:
     return None
 
 
-def _can_resume(agent: Agent, seen: SessionSeen, session: Session) -> bool:
+def _first(context: Context, host: Reached, entry: Entry, session: Session, agent: Agent) -> Decision:
+    """Nothing of it is on any host: a new conversation, unless the archive has its old one."""
+    archived = context.archive.get(entry.name)
+    if archived is None or archived.empty or archived.agent != session.agent or not agent.resumable:
+        return _start(context, host, entry, "new", "not on the host yet")
+    if archived.diverged:
+        return _diverged(entry, archived.diverged)
+    steps = launch_steps(
+        context, entry.name, host, entry.seen, resume=True, message=None, bring=True, at_least=_size(archived)
+    )
+    return Decision(
+        "resume", "from-archive", "not on the host any more: its conversation comes from the archive", steps=steps
+    )
+
+
+def _size(archived: Archived | None) -> int:
+    """The bytes of a conversation's largest file, which is its transcript."""
+    return max((file.size for file in archived.files.values()), default=0) if archived else 0
+
+
+def _diverged(entry: Entry, why: str) -> Decision:
+    return Decision(
+        "blocked", "diverged", f"the host's and the archive's copy of its conversation differ: {why}",
+        f"reconciler sync {entry.name} --take archive, or --take host",
+    )  # fmt: skip
+
+
+def _archived(context: Context, name: str, record: Record) -> Archived | None:
+    """What the archive has of this very conversation."""
+    found = context.archive.get(name)
+    return found if found is not None and found.conversation == record.conversation and not found.empty else None
+
+
+def _can_resume(context: Context, agent: Agent, seen: SessionSeen, session: Session) -> bool:
     record = seen.record
     if record is None or not agent.resumable or record.conversation is None or record.agent != session.agent:
         return False
-    return agent.exists(seen.facts) is not False
+    return agent.exists(seen.facts) is not False or _archived(context, seen.name, record) is not None
 
 
 def _relaunch(
@@ -156,15 +190,96 @@ def _relaunch(
     agent = context.agent(entry.name)
     if lacking := _missing(context, host, entry, session):
         return replace(lacking, message=f"{message}; {lacking.message}")
-    if not _can_resume(agent, seen, session):
+    if not _can_resume(context, agent, seen, session):
         why = "; it has no conversation to resume yet" if agent.resumable else ""
         if agent.resumable and seen.record is not None and seen.record.agent != session.agent:
             why = f"; {session.agent} begins a new conversation"
         return _start(context, host, entry, reason, message + why, restarts)
+    archived = _archived(context, entry.name, seen.record) if seen.record else None
+    if archived is not None and archived.diverged:
+        return _diverged(entry, archived.diverged)
+    relation = context.relations.get(entry.name, "equal") if archived else "equal"
+    if relation == "diverged":
+        return _diverged(entry, "neither is a beginning of the other")
+    if relation == "unknown":
+        return Decision("unknown", "relation", f"{message}; how its copies stand to each other could not be told")
+    bring = relation == "archive-ahead" or agent.exists(seen.facts) is False
+    if bring:
+        message += "; the archive has more of its conversation than the host"
     steps = launch_steps(
-        context, entry.name, host, seen, resume=True, message=_next_message(context, entry), restarts=restarts
-    )
+        context, entry.name, host, seen, resume=True, message=_next_message(context, entry), restarts=restarts,
+        bring=bring, at_least=_size(archived) if bring else _largest(seen),
+    )  # fmt: skip
     return Decision("resume", reason, message, steps=steps, changes=entry.changes)
+
+
+def _largest(seen: SessionSeen) -> int:
+    return max((file.size for file in seen.facts.store or ()), default=0)
+
+
+def _move(context: Context, observed: Observed, host: Reached, entry: Entry, session: Session) -> Decision:
+    """Stop at the source, copy from it, put in place at the target, resume and verify; else resume at the source."""
+    source = observed.hosts[entry.origin_host]
+    origin = entry.origin
+    assert isinstance(source, Reached)
+    assert origin is not None
+    assert origin.record is not None
+    agent = context.agent(entry.name)
+    if origin.record.protected:
+        return Decision("blocked", "protected", "it is protected: it would move", "set protect = false first",
+                        changes=entry.changes)  # fmt: skip
+    if lacking := _missing(context, host, entry, session):
+        return replace(lacking, changes=entry.changes)
+    if origin.record.agent != session.agent:
+        return Decision(
+            "blocked", "two-changes", "its host and its agent changed at once", "move it first, then change the agent",
+            changes=entry.changes,
+        )  # fmt: skip
+    there = replace(entry, seen=origin)
+    stopped = replace(origin.record, intent="stopped", at=source.now)
+    steps, note = _stop_steps(there, source, agent, session.stop, origin, stopped)
+    if origin.state != "running":
+        steps = ()
+    steps = tuple(step for step in steps if not isinstance(step, PullStep))
+    exists = agent.exists(origin.facts)
+    archived = _archived(context, entry.name, origin.record)
+    carried = agent.resumable and origin.record.conversation is not None and (exists is not False or archived)
+    if carried:
+        pull: tuple[Step, ...] = (PullStep(entry.name, source.name, origin.record.agent, required=True),)
+        at_least = max(_largest(origin), _size(archived))
+        launch = launch_steps(
+            context, entry.name, host, entry.seen, resume=True, message=None, origin=origin.record, bring=True,
+            at_least=at_least,
+        )  # fmt: skip
+    else:
+        pull = ()
+        prompt = context.desired.prompts.get(entry.name)
+        launch = launch_steps(context, entry.name, host, entry.seen, resume=False, message=prompt, origin=origin.record)
+    goes = "its conversation goes with it" if carried else "it has no conversation to take along"
+    return Decision(
+        "move", "host-changed", f"from {source.name} to {host.name}; {goes}{note}",
+        steps=(*steps, *pull, *launch), changes=entry.changes, fallback=_back(context, source, entry, origin, launch),
+    )  # fmt: skip
+
+
+def _back(
+    context: Context, source: Reached, entry: Entry, origin: SessionSeen, launch: tuple[Step, ...]
+) -> tuple[Step, ...]:
+    """What makes a failed move undone: end what came up at the target, resume at the source."""
+    first = launch[0]
+    assert isinstance(first, LaunchStep)
+    assert origin.record is not None
+    session = context.desired.sessions[entry.name].model_copy(update={"host": source.name})
+    home = replace(
+        context, desired=replace(context.desired, sessions={**context.desired.sessions, entry.name: session})
+    )
+    ended = replace(first.record, intent="stopped")
+    stop = StopStep(entry.name, first.host, first.strategy, first.record.incarnation, (), "TERM", ended)
+    agent = context.agent(entry.name)
+    resume = agent.resumable and origin.record.conversation is not None and agent.exists(origin.facts) is not False
+    record = replace(origin.record, moves=first.record.moves)
+    message = None if resume else context.desired.prompts.get(entry.name)
+    return (stop, *launch_steps(home, entry.name, source, origin, resume=resume, message=message, origin=record))
 
 
 def _running(
@@ -225,13 +340,16 @@ def _stop_steps(
         entry.name, host.name, record.strategy, seen.incarnation,
         clean.keys if clean else (), clean.signal if clean else "TERM", record,
     )  # fmt: skip
+    endings: tuple[Step, ...] = (ending,)
+    if agent is not None and agent.resumable and record.conversation is not None:
+        endings = (ending, PullStep(entry.name, host.name, record.agent))
     if stop.when == "now" or agent is None or not agent.activity_source:
-        return (ending,), ""
+        return endings, ""
     note = ""
     if busy(agent, seen):
         then = "then interrupts" if stop.then == "interrupt" else "then leaves it"
         note = f"; {activity_of(agent, seen).state}: waits up to {_short(stop.timeout)} for idle, {then}"
-    return (IdleStep(entry.name, host.name, record.agent, stop), ending), note
+    return (IdleStep(entry.name, host.name, record.agent, stop), *endings), note
 
 
 def _short(seconds: float) -> str:

@@ -19,7 +19,7 @@ AGENT_KEYS = (
     "extends", "command", "args", "env", "model", "permission_mode", "start", "resume", "turn", "resume_turn",
     "prompt_via",
 )  # fmt: skip
-HOST_KEYS = ("env", "shell", "workdir", "strategy")
+HOST_KEYS = ("env", "shell", "workdir", "strategy", "path_map")
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,8 @@ class Entry:
     seen: SessionSeen | None = None
     changes: tuple[Change, ...] = ()
     live: tuple[Change, ...] = ()
+    origin: SessionSeen | None = None  # of a session that has to move: what is on the host where it is now
+    origin_host: str = ""
 
     @property
     def address(self) -> str:
@@ -199,21 +201,48 @@ def _declared(
         code, why = (host.code, host.message) if host else ("not-observed", f"{session.host} was not observed")
         return Entry(name, "unknown", session.host, code, why, session)
     seen = host.sessions.get(name)
-    elsewhere = [(place, other) for place, other in places if place != session.host]
-    if elsewhere and (seen is None or seen.record is None or any(other.live for _, other in elsewhere)):
-        place, other = elsewhere[0]
+    silent = last and last != session.host and not isinstance(observed.hosts.get(last), Reached)
+    if silent and not any(other.live for _, other in places):
+        # Old records elsewhere prove nothing: it may live over there.
         return Entry(
-            name, "drifted", session.host, "moved", f"its conversation is on {place}", session, other,
-            (Change("host", place, session.host),),
+            name, "unknown", session.host, "last-seen-elsewhere",
+            f"it was last seen on {last}, which was not observed", session, seen,
+        )  # fmt: skip
+    owner = _owner(places)
+    if owner is not None and owner[0] != session.host:
+        return _elsewhere(name, session, host.sessions.get(name), *owner)
+    others = [(place, other) for place, other in places if place != session.host and other.live]
+    if others:
+        return Entry(
+            name, "drifted", session.host, "twice",
+            f"it may run on {others[0][0]} as well: which one is meant, only you can tell", session, seen,
         )  # fmt: skip
     if seen is None or (seen.record is None and not seen.live):
-        if last and last != session.host and not isinstance(observed.hosts.get(last), Reached):
-            return Entry(
-                name, "unknown", session.host, "last-seen-elsewhere",
-                f"it was last seen on {last}, which was not observed", session,
-            )  # fmt: skip
         return Entry(name, "missing", session.host, "new", "not on the host yet", session, seen)
     return _present(desired, name, session, seen, host)
+
+
+def _owner(places: tuple[tuple[str, SessionSeen], ...]) -> tuple[str, SessionSeen] | None:
+    """The place that has the conversation: where it lives, else where it moved to last."""
+    owners = sorted(places, key=lambda p: (p[1].live, p[1].record.moves if p[1].record else -1), reverse=True)
+    return owners[0] if owners else None
+
+
+def _elsewhere(name: str, session: Session, seen: SessionSeen | None, place: str, origin: SessionSeen) -> Entry:
+    """It is on another host than the specs say. A session that is to be stopped is stopped where it is."""
+    change = Change("host", place, session.host)
+    if origin.state == "unknown":
+        return Entry(name, "unknown", place, "unknown", origin.trouble, session, origin)
+    if origin.state in ("broken", "starting") or origin.record is None:
+        return Entry(name, "drifted", place, origin.state, f"on {place}: {origin.trouble}", session, origin)
+    if session.state == "stopped" and origin.state == "running":
+        return Entry(name, "drifted", place, "stop-declared", 'state = "stopped"', session, origin)
+    if session.state == "stopped":
+        return Entry(name, "in-sync", place, "stopped", f"it was stopped on {place}", session, origin)
+    return Entry(
+        name, "drifted", session.host, "moved", f"its conversation is on {place}", session, seen, (change,),
+        origin=origin, origin_host=place,
+    )  # fmt: skip
 
 
 def _present(desired: Desired, name: str, session: Session, seen: SessionSeen, host: Reached) -> Entry:

@@ -56,6 +56,9 @@ class Fleet(Model):
     )
     parallelism: PositiveCount = Field(32, description="Hosts acted on at once.")
     interval: PositiveDuration = Field(30.0, description="Of observation and of source polling in `run`.")
+    archive: str | None = Field(
+        None, description="Where conversations are kept: a folder or an fsspec URL. Default: below ~/.local/share."
+    )
 
 
 class KeyAuth(Model):

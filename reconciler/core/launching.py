@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from reconciler.core.agent import Agent, Invocation, LaunchRequest
 from reconciler.core.diff import digest, fingerprint, written
@@ -12,6 +12,7 @@ from reconciler.core.observed import Reached, SessionSeen
 from reconciler.core.record import Record
 from reconciler.core.spec import Desired, Ready, Session
 from reconciler.core.steps import LaunchStep, ReadyStep, SendStep, Step
+from reconciler.core.transcript import Archived, Relation
 from reconciler.errors import OperationError, ReconcilerError
 
 # The look puts the id in, so that an id which is learned or changes later is looked for as well.
@@ -26,6 +27,8 @@ class Context:
     agents: Mapping[str, Agent]
     plan_id: str
     controller: str
+    archive: Mapping[str, Archived] = field(default_factory=dict)
+    relations: Mapping[str, Relation] = field(default_factory=dict)  # host's copy to archive's, where both are
 
     def agent(self, name: str) -> Agent:
         """The driver for a session, by the session's name."""
@@ -38,8 +41,13 @@ def strategy_of(desired: Desired, session: Session) -> str:
 
 
 def workdir_of(desired: Desired, session: Session) -> str:
-    """The session's working directory as written, or its host's."""
-    return session.workdir or desired.hosts[session.host].workdir
+    """The session's working directory, or its host's, as written; with the prefixes of the host's `path_map`."""
+    host = desired.hosts[session.host]
+    workdir = session.workdir or host.workdir
+    for here, there in sorted(host.path_map.items(), key=lambda item: -len(item[0])):
+        if workdir == here or workdir.startswith(here.rstrip("/") + "/"):
+            return there.rstrip("/") + workdir[len(here.rstrip("/")) :]
+    return workdir
 
 
 def host_command(context: Context, name: str) -> str:
@@ -106,6 +114,7 @@ def record_for(context: Context, name: str, seen: SessionSeen | None, conversati
         labels=dict(session.labels),
         protected=session.protect,
         restarts=before.restarts if before else (),
+        moves=before.moves if before else 0,
         op=context.plan_id,
         controller=context.controller,
         revision=context.desired.revision,
@@ -122,16 +131,28 @@ def launch_steps(
     resume: bool,
     message: str | None,
     restarts: tuple[int, ...] | None = None,
+    origin: Record | None = None,
+    bring: bool = False,
+    at_least: int = 0,
 ) -> tuple[Step, ...]:
     """Launch, wait until ready, and hand over `message` where it did not fit the launch.
 
-    Raises ValueError where the agent refuses the request (an unknown permission mode, say).
+    `origin` is the record on the host that the session moves from; `bring` puts the archive's copy in place first;
+    `at_least` is how many bytes the conversation has to have then. Raises ValueError where the agent refuses the
+    request (an unknown permission mode, say).
     """
     session = context.desired.sessions[name]
     agent = context.agent(name)
-    old = seen.record.conversation if seen and seen.record else None
+    before = origin or (seen.record if seen else None)
+    archived = context.archive.get(name)
+    old = before.conversation if before else archived.conversation if archived else None
     conversation = old if resume else new_conversation(context, name)
     record = record_for(context, name, seen, conversation, host.now)
+    if origin is not None:
+        record = replace(record, moves=origin.moves + 1, prompt=origin.prompt, restarts=origin.restarts)
+    elif before is None and resume:
+        # Its record went with a disk: what was handed over then stands in the conversation itself.
+        record = replace(record, prompt=_digest_of_prompt(context, name))
     if restarts is not None:
         record = replace(record, restarts=restarts)
     request = LaunchRequest(
@@ -144,7 +165,7 @@ def launch_steps(
         permission_mode=session.permission_mode,
         args=session.args,
         env=environment_of(context.desired, session),
-        store=(seen.facts.store or ()) if seen and resume else (),
+        store=(seen.facts.store or ()) if seen and resume and not bring else (),
     )
     invocation = _invoke(agent, session, request, resume)
     if message is not None and invocation.delivered in ("argv", "stdin"):
@@ -163,8 +184,16 @@ def launch_steps(
         environment={**request.env, **invocation.env},
         shell=where.shell or "",
         tmux_conf=where.tmux_conf or "",
+        bring=conversation if bring else None,
+        real_workdir=host.directories.get(record.workdir, ""),
+        snapshot=tuple(file.path for file in (seen.facts.store or ())) if seen and resume else (),
     )
-    return (launch, *_after(context, name, agent, session, record, invocation, message))
+    return (launch, *_after(context, name, agent, session, record, invocation, message, at_least))
+
+
+def _digest_of_prompt(context: Context, name: str) -> str | None:
+    prompt = context.desired.prompts.get(name)
+    return None if prompt is None else fingerprint(prompt)
 
 
 def _as_trusted(host: Reached, workdir: str) -> str:
@@ -199,6 +228,7 @@ def _after(
     record: Record,
     invocation: Invocation,
     message: str | None,
+    at_least: int,
 ) -> tuple[Step, ...]:
     learn = not agent.assigns_id and agent.resumable and record.conversation is None
     ready = ReadyStep(
@@ -210,6 +240,7 @@ def _after(
         conversation=record.conversation,
         learn=learn,
         record=record,
+        at_least=at_least,
     )
     if message is None or invocation.delivered != "paste":
         return (ready,)

@@ -16,7 +16,8 @@ from reconciler.core.launching import Context, ready_of
 from reconciler.core.observed import Observed, Reached, SessionSeen, Unreached
 from reconciler.core.readiness import satisfied
 from reconciler.core.spec import Dependency, Desired, Source
-from reconciler.core.steps import Need, Step, Verb
+from reconciler.core.steps import LaunchStep, Need, Step, Verb
+from reconciler.core.transcript import Archived, Relation
 
 SEVERITY: Mapping[Verb, int] = {
     "unknown": 0, "blocked": 0, "adopt": 1, "update": 1, "forget": 1, "start": 2, "resume": 2, "restart": 4,
@@ -41,8 +42,19 @@ class Action:
     after: tuple[str, ...] = ()
     precondition: str = ""
     steps: tuple[Step, ...] = ()
+    fallback: tuple[Step, ...] = ()
     needs: tuple[Need, ...] = ()
     stops_running: bool = False
+
+    @property
+    def to_remote_sync(self) -> bool:
+        """Whether the archive's copy of the conversation is put in place first."""
+        return any(isinstance(step, LaunchStep) and step.bring for step in self.steps)
+
+    @property
+    def hosts(self) -> frozenset[str]:
+        """Every host on which it does something."""
+        return frozenset({self.host, *(step.host for step in (*self.steps, *self.fallback))})
 
     @property
     def severity(self) -> int:
@@ -90,6 +102,8 @@ def make_plan(
     controller: str = "",
     hold: Mapping[str, str | None] | None = None,
     restart: frozenset[str] = frozenset(),
+    archive: Mapping[str, Archived] | None = None,
+    relations: Mapping[str, Relation] | None = None,
 ) -> Plan:
     """Decide for every entry of the diff what is done, and in which order.
 
@@ -97,7 +111,7 @@ def make_plan(
     selected (not shown at all). `restart` names addresses to restart though nothing changed.
     """
     hold = hold or {}
-    context = Context(desired, agents, plan_id, controller)
+    context = Context(desired, agents, plan_id, controller, archive or {}, relations or {})
     actions: dict[str, Action] = {}
     unchanged = 0
     for entry in diff.entries:
@@ -154,7 +168,8 @@ def _action(desired: Desired, entry: Entry, decision: Decision) -> Action:
         source=_source(desired, entry, decision),
         precondition=precondition(entry.seen),
         steps=decision.steps,
-        stops_running=decision.verb in ("stop", "move") and entry.seen is not None and entry.seen.state == "running",
+        fallback=decision.fallback,
+        stops_running=decision.verb == "stop" and entry.seen is not None and entry.seen.state == "running",
     )
 
 

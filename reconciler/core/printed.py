@@ -44,9 +44,19 @@ def render(plan: Plan) -> str:
     return "\n".join([*lines, summary_line(plan)]) + "\n"
 
 
+def symbol(action: Action) -> str:
+    """`>` and its kin; `>^` for a resume that brings the archive's copy along."""
+    return SYMBOLS[action.verb] + ("^" if action.verb == "resume" and action.to_remote_sync else "")
+
+
 def _legend(actions: Iterable[Action]) -> list[str]:
-    used = {action.verb for action in actions}
-    return [f"  {SYMBOLS[verb]:>3}  {meaning}" for verb, meaning in MEANINGS.items() if verb in used]
+    used = dict.fromkeys((action.verb, symbol(action)) for action in actions)
+    found = []
+    for verb, meaning in MEANINGS.items():
+        for sign in sorted(sign for word, sign in used if word == verb):
+            note = ", with to-remote sync first" if sign.endswith("^") else ""
+            found.append(f"  {sign:>3}  {meaning}{note}")
+    return found
 
 
 def _of_host(action: Action, host_error: str | None) -> bool:
@@ -58,7 +68,7 @@ def _action(action: Action, host_error: str | None) -> list[str]:
     where = f"  {action.source.file}:{action.source.line}" if action.source else ""
     known = _of_host(action, host_error)
     message = "" if known else f"  {escaped(action.message)}"
-    lines = [f"  {SYMBOLS[action.verb]:>3} {action.address}{message}{where}"]
+    lines = [f"  {symbol(action):>3} {action.address}{message}{where}"]
     lines += [f"        {_change(change)}" for change in action.changes]
     if action.after:
         lines.append(f"        after {', '.join(action.after)}")
@@ -112,7 +122,7 @@ def action_json(action: Action) -> dict[str, Any]:
         "changes": [{"field": c.field, "before": c.before, "after": c.after} for c in action.changes],
         "after": list(action.after),
         "severity": action.severity,
-        "to_remote_sync": False,
+        "to_remote_sync": action.to_remote_sync,
     }
 
 

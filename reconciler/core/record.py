@@ -23,7 +23,8 @@ class Record:
     `digest` covers what a person wrote and what affects the launch; `written` holds those very keys, for the
     plan's before/after (values of env tables only as digests). `prompt` is the digest of the last prompt that
     was handed over. `restarts` are the times (host's clock, seconds) of resumes after a failure. `incarnation`
-    counts launches. `intent` is what the session was last asked to be.
+    counts launches. `intent` is what the session was last asked to be. `moves` counts the hosts it has moved to:
+    where two hosts have a record of one session, the higher number has its conversation.
     """
 
     fleet: str
@@ -45,6 +46,7 @@ class Record:
     controller: str = ""
     revision: str = ""
     at: int = 0
+    moves: int = 0
     version: int = VERSION
 
     def to_json(self) -> str:
@@ -56,7 +58,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "fleet": str, "name": str, "agent": str, "strategy": str, "digest": str, "intent": str, "lifecycle": str,
     "incarnation": int, "conversation": (str, type(None)), "workdir": str, "written": dict,
     "prompt": (str, type(None)), "labels": dict, "protected": bool, "restarts": list, "op": str,
-    "controller": str, "revision": str, "at": int, "version": int,
+    "controller": str, "revision": str, "at": int, "moves": int, "version": int,
 }  # fmt: skip
 
 

@@ -13,7 +13,11 @@ from reconciler.core.spec import Ready, Stop, Until
 
 @dataclass(frozen=True)
 class LaunchStep:
-    """Start the agent's process. `environment` holds references such as `${env:KEY}`, resolved only at the launch."""
+    """Start the agent's process. `environment` holds references such as `${env:KEY}`, resolved only at the launch.
+
+    `bring` is the conversation whose files the archive puts in place first, fast-forward only (to-remote sync), in
+    the store of the working directory `real_workdir`. `snapshot` are files of the host to keep a copy of before.
+    """
 
     session: str
     host: str
@@ -27,6 +31,9 @@ class LaunchStep:
     environment: Mapping[str, str] = field(default_factory=dict)
     shell: str = ""
     tmux_conf: str = ""
+    bring: str | None = None
+    real_workdir: str = ""
+    snapshot: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,7 @@ class ReadyStep:
     conversation: str | None
     learn: bool
     record: Record
+    at_least: int = 0  # bytes that the conversation has to have again
 
 
 @dataclass(frozen=True)
@@ -94,6 +102,16 @@ class RecordStep:
 
 
 @dataclass(frozen=True)
+class PullStep:
+    """Copy the conversation into the archive (from-remote). A failure matters only where it is `required`."""
+
+    session: str
+    host: str
+    agent: str
+    required: bool = False
+
+
+@dataclass(frozen=True)
 class ForgetStep:
     """Let go of a session that goes on."""
 
@@ -102,7 +120,7 @@ class ForgetStep:
     expect: int
 
 
-Step = LaunchStep | ReadyStep | IdleStep | StopStep | SendStep | RecordStep | ForgetStep
+Step = LaunchStep | ReadyStep | IdleStep | StopStep | PullStep | SendStep | RecordStep | ForgetStep
 
 
 @dataclass(frozen=True)

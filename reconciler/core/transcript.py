@@ -103,7 +103,7 @@ def overall(relations: Iterable[Relation]) -> Relation:
     found = set(relations)
     for word in ("diverged", "unknown"):
         if word in found:
-            return word  # type: ignore[return-value]
+            return word
     if {"host-ahead", "archive-ahead"} <= found:
         return "diverged"
     found.discard("equal")

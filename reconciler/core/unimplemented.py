@@ -16,10 +16,10 @@ TABLES = ("group_chats", "playbooks")
 DEFAULTS_TABLES = ("group_chat",)
 STRATEGIES = ("tmate", "remote_control", "node")
 TRANSPORTS = ("openssh",)
-HOST_KEYS = ("node", "ssh_options", "path_map")
+HOST_KEYS = ("node", "ssh_options")
 SESSION_KEYS = ("workspace",)
 AUTH_TYPES = ("password",)
-SYNC_KEYS = ("transcript", "history", "interval")  # other values than the default
+SYNC_KEYS = ("history",)  # other values than the default
 ADDRESS_KINDS = ("host", "agent", "group_chat", "playbook")  # of [[moved]] and [[removed]]
 
 CODE = "not-implemented"

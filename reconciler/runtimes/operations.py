@@ -33,6 +33,16 @@ class Credentials:
 
 
 @dataclass(frozen=True)
+class Place:
+    """A staged file (`incoming/<number>` in the session's directory) and the path template where it belongs."""
+
+    number: int
+    size: int
+    sha256: str
+    path: str
+
+
+@dataclass(frozen=True)
 class Launch:
     """All that one launch needs. `environment` holds resolved secrets: it travels on stdin and a FIFO only."""
 
@@ -47,6 +57,9 @@ class Launch:
     shell: str = ""
     tmux_conf: str = ""
     conversation: str = ""
+    snapshot: tuple[str, ...] = ()
+    places: tuple[Place, ...] = ()
+    imports: tuple[tuple[str, ...], ...] = ()  # arguments of the agent's own import, one call each
 
 
 def look_definition() -> str:
@@ -248,8 +261,38 @@ def launch_text(fleet: str, launch: Launch, end: str) -> str:
         for probe in launch.probes
     )
     lines = f'(umask 077; {{ :\n{probes}}} >"$dir/probe.tmp") && mv -f "$dir/probe.tmp" "$dir/probe"\n'
+    lines += _conversation_lines(launch)
     argv = " ".join(['set -- "$command"', *(_value(arg) for arg in invocation.argv[1:])])
     return head + settings + here + text("common") + text("launch") + writes + lines + argv + "\n" + text("run")
+
+
+def _conversation_lines(launch: Launch) -> str:
+    """The lines that keep a copy of the conversation's files and put the archive's in place."""
+    lines = ['rm -rf "$dir/snapshot"'] if launch.snapshot else []
+    lines += [f"keep {quote([path, str(number)])}" for number, path in enumerate(launch.snapshot)]
+    lines += [f"place {p.number} {p.size} {p.sha256} {probe_path(p.path)}" for p in launch.places]
+    lines += [f"take_in {' '.join(_value(arg) for arg in arguments)}" for arguments in launch.imports]
+    if launch.places or launch.imports:
+        lines.append('rm -rf "$dir/incoming"')
+    return "(umask 077\n:" + "\n".join(["", *lines]) + "\n) || exit 1\n" if lines else ""
+
+
+def restore_operation(
+    runtime: Runtime, credentials: Credentials, op: str, nonce: str, *, session: str, expect: int, record: Record
+) -> str:
+    """After a resume that failed: end what came up, and put the snapshot of the conversation back."""
+    return _script(
+        runtime,
+        credentials,
+        op,
+        nonce,
+        f"guard session-{session}\nop_restore",
+        NAME=session,
+        EXPECT=expect,
+        KEYS="",
+        SIGNAL="TERM",
+        RECORD=record.to_json(),
+    )
 
 
 def parse_answer(host: str, nonce: str, output: bytes) -> dict[str, Any]:

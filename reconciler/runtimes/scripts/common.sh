@@ -107,6 +107,17 @@ login_path() {
   return 0
 }
 
+# sha: the SHA-256 of stdin, in hex.
+sha() {
+  if command -v sha256sum >/dev/null 2>&1; then
+    sha256sum
+  elif command -v shasum >/dev/null 2>&1; then
+    shasum -a 256
+  else
+    openssl dgst -sha256 -r
+  fi | cut -c 1-64
+}
+
 # expand_home PATH: EXPANDED becomes PATH with a leading ~ replaced.
 expand_home() {
   case $1 in

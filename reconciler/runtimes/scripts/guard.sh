@@ -312,6 +312,31 @@ op_stop() {
   finish "{\"ok\":true,\"how\":\"$how\"}"
 }
 
+# op_restore: NAME EXPECT SIGNAL RECORD: a resume failed: end what came up; the conversation's files become again what
+# they were before it. What the failed resume made of them is kept beside the snapshot.
+op_restore() {
+  session "$NAME" "$EXPECT"
+  login_path
+  process_state
+  case $? in
+  0) stop_agent ;;
+  2) fail unknown "cannot tell whether pid $p_pid of session $NAME lives" ;;
+  *) how=gone ;;
+  esac
+  runtime_end
+  for f in "$dir"/snapshot/*.path; do
+    { IFS= read -r r_to <"$f"; } 2>/dev/null || continue
+    r_from=${f%.path}
+    [ -f "$r_from" ] && [ -f "$r_to" ] && [ ! -L "$r_to" ] || continue
+    [ "$(sha <"$r_from")" = "$(sha <"$r_to")" ] && continue
+    cp "$r_to" "$r_from.failed" && cp "$r_from" "$r_to.reconciler$$" && mv -f "$r_to.reconciler$$" "$r_to" ||
+      fail disk-full "cannot put $r_to back; the snapshot is $r_from"
+  done
+  put "$dir/record.json" "$RECORD
+"
+  finish "{\"ok\":true,\"how\":\"$how\"}"
+}
+
 stop_agent() {
   s_pid=$p_pid s_group=$p_group how=
   number "$s_group" && [ "$s_group" -gt 1 ] || fail unknown "the process group of session $NAME is not known"

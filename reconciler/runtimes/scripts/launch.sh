@@ -49,6 +49,54 @@ login_environment() {
   fi
 }
 
+# keep PATH N: a copy of a file of the conversation, before anything touches it.
+keep() {
+  [ -f "$1" ] && [ ! -L "$1" ] || return 0
+  mkdir -p "$dir/snapshot" && cp "$1" "$dir/snapshot/$2" && printf '%s\n' "$1" >"$dir/snapshot/$2.path"
+}
+
+# place N SIZE SHA256 DESTINATION: put a file that was staged in place, fast-forward only: what lies there has to be
+# a beginning of it. What lies there and is longer stays, if ours is a beginning of that. Never by clocks.
+place() {
+  staged=$dir/incoming/$1
+  if [ ! -f "$staged" ] || [ "$(sha <"$staged")" != "$3" ]; then
+    over 1 sync-failed "what was staged for $4 is not what was sent"
+    exit 1
+  fi
+  if [ -L "$4" ] || { [ -e "$4" ] && [ ! -f "$4" ]; }; then
+    over 1 sync-failed "$4 is no plain file"
+    exit 1
+  fi
+  if [ -s "$4" ]; then
+    have=$(($(wc -c <"$4")))
+    if [ "$have" -gt "$2" ]; then
+      if [ "$(head -c "$2" "$4" | sha)" != "$3" ]; then
+        over 1 diverged "$4 and the archive's copy differ within $2 bytes"
+        exit 1
+      fi
+      return 0
+    fi
+    if [ "$(head -c "$have" "$staged" | sha)" != "$(sha <"$4")" ]; then
+      over 1 diverged "$4 and the archive's copy differ within $have bytes"
+      exit 1
+    fi
+  fi
+  # Through a copy, so that the time of the file is now: agents remove what looks old.
+  if ! { mkdir -p "${4%/*}" && cp "$staged" "$4.reconciler$$" && mv -f "$4.reconciler$$" "$4"; } 2>/dev/null; then
+    rm -f "$4.reconciler$$"
+    over 1 disk-full "cannot write $4"
+    exit 1
+  fi
+}
+
+# take_in FILE ARGS...: hand an export to the agent's own import, in the working directory.
+take_in() {
+  if ! bounded 120 "$command" "$@" >>"$dir/log" 2>&1; then
+    over 1 sync-failed "$command $1 did not take the conversation in"
+    exit 1
+  fi
+}
+
 [ -n "$shell" ] || shell=${SHELL:-/bin/sh}
 # Before the login environment: the guard that waits for us must never wait for a profile first.
 # Opening blocks until there is a writer; the second one is ours, so a guard that died gives an end, not a hang.

@@ -176,6 +176,12 @@ look_check() {
     fi
     js "$f"
     ;;
+  digest)
+    # `LENGTH PATH`: of the first LENGTH bytes, to tell whether one copy of a file is the beginning of another.
+    f=
+    [ -f "${2#* }" ] && [ ! -L "${2#* }" ] && number "${2%% *}" && f=$(head -c "${2%% *}" "${2#* }" | sha)
+    js "$f"
+    ;;
   version)
     # The program and its arguments, one word each: drivers name them, and none holds a space.
     # shellcheck disable=SC2086
