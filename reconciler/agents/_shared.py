@@ -3,13 +3,32 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from reconciler.core.agent import PROMPT_ARGV_LIMIT, UNKNOWN, Activity, ActivityState, Facts
+from reconciler.core.transcript import safe_name
 
 _KEPT_CONTROLS = "\n\t"
 _STATES: dict[object, ActivityState] = {"busy": "busy", "idle": "idle", "waiting": "waiting"}
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The directory that an agent ties to a working directory, where only the host knows its name.
+
+    Before files are put in place, `sh -c SCRIPT claim STORE ARGS...` runs there: STORE is `store`, a path template as
+    in `Probe`, filled in; `args` are plain text. It finds the directory or makes one and prints its path, or exits 3
+    with a sentence on stderr where it would have to guess. What it prints stands for `directory`, with which every
+    restore path begins.
+    """
+
+    directory: str
+    store: str
+    script: str
+    args: tuple[str, ...]
 
 
 def fits_argv(prompt: str) -> bool:
@@ -72,3 +91,16 @@ def hook_activity(facts: Facts) -> Activity:
     since = float(at) if isinstance(at, int | float) and not isinstance(at, bool) and abs(at) < 1e12 else None
     detail = event.get("event") if state == "waiting" else ""
     return Activity(_STATES[state], "hook", since, detail[:80] if isinstance(detail, str) else "")
+
+
+def archived(path: str, pattern: str) -> str | None:
+    """What the first group of `pattern` finds at the end of a path, if that may become a name in the archive."""
+    found = re.search(rf"(?:{pattern})\Z", path)
+    return found[1] if found and safe_name(found[1]) else None
+
+
+def unverified(agent: str, found: str | None, known: str) -> str | None:
+    """A sentence for a store that a version wrote which the driver was not verified with."""
+    if found is None or found == known or found.startswith(f"{known}."):
+        return None
+    return f"written by {agent} {found[:40]}, verified with {known}"

@@ -20,6 +20,16 @@ from reconciler.core.agent import (
 _HOME = "{CLAUDE_CONFIG_DIR:-{home}/.claude}"
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _TRANSCRIPT = re.compile(rf"/({_UUID.pattern})\.jsonl$", re.IGNORECASE)
+_PARTS = r"(?:\.jsonl|/(?:subagents|tool-results)(?:/[^/]+){1,4})"
+_RECORD = ('{"type":"', '{"parentUuid":')
+_RECORDS = {
+    "agent-color", "agent-name", "agent-setting", "ai-title", "assistant", "attachment", "attribution-snapshot",
+    "bridge-session", "content-replacement", "custom-title", "file-history-delta", "file-history-snapshot",
+    "fork-context-ref", "frame-link", "isolation-latch", "last-prompt", "mode", "permission-mode", "pr-link",
+    "progress", "queue-operation", "relocated", "summary", "system", "tag", "user", "worktree-state",
+}  # fmt: skip
+_SLUG_LIMIT = 200
+_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 # `shell`: the turn is over, a command that it started runs on in the background.
 _STATES: dict[str, ActivityState] = {"idle": "idle", "shell": "idle", "busy": "busy", "waiting": "waiting"}
 # Whoever asks for bypass has read the specs, so its "are you sure" screen (default: exit) is answered too.
@@ -69,7 +79,10 @@ class ClaudeCode:
         if session_id is None:
             return (status,)
         base = _HOME + "/projects/*/{session_id}"
-        beside = (("subagents", "/subagents/*"), ("tool-results", "/tool-results/*"))
+        beside = (
+            ("subagents", "/subagents/*"), ("subagents-2", "/subagents/*/*"), ("subagents-3", "/subagents/*/*/*"),
+            ("tool-results", "/tool-results/*"),
+        )  # fmt: skip
         return (status, Probe("store", "store", base + ".jsonl"), *(Probe(k, "store", base + p) for k, p in beside))
 
     def activity(self, facts: Facts) -> Activity:
@@ -114,6 +127,38 @@ class ClaudeCode:
         found = re.search(r"^(\d+\.\d+\.\d+\S*) \(Claude Code\)", output, re.MULTILINE)
         return found[1] if found else None
 
+    def archive_name(self, path: str, session_id: str) -> str | None:
+        """`<uuid>.jsonl` and what lies beside it: subagents and large tool results."""
+        if not _UUID.fullmatch(session_id):
+            return None
+        return _shared.archived(path, rf"/projects/[^/]+/({session_id}{_PARTS})")
+
+    def restore_path(self, name: str, session_id: str, workdir: str) -> str | None:
+        """Below the directory whose name stands for the working directory: a resume by id looks there alone."""
+        if _shared.archived(f"/projects/-/{name}", rf"/projects/-/({session_id}{_PARTS})") != name:
+            return None
+        return f"{_HOME}/projects/{_slug(workdir)}/{name}"
+
+    def export_args(self, session_id: str) -> tuple[str, ...] | None:
+        """Its files are the conversation."""
+        return None
+
+    def import_args(self, file: str) -> tuple[str, ...] | None:
+        """Its files are the conversation."""
+        return None
+
+    def store_version(self, head: str) -> str | None:
+        """By the types of its records, and the version that messages carry."""
+        lines = head.splitlines()
+        if not lines or not lines[0].startswith(_RECORD):
+            return "no transcript of Claude Code"
+        records = [_shared.json_object(line) for line in lines]
+        kinds = {str(record.get("type")) for record in records if record} - _RECORDS
+        if kinds:
+            return f"records of an unknown type: {', '.join(sorted(kinds))[:80]}"
+        versions = [record["version"] for record in records if isinstance(record.get("version"), str)]
+        return _shared.unverified(self.name, versions[0] if versions else None, self.known_versions)
+
 
 def _entry(facts: Facts) -> dict[str, Any]:
     """The status file, if it is this very process's: a killed one leaves its file, and pids come again."""
@@ -122,6 +167,27 @@ def _entry(facts: Facts) -> dict[str, Any]:
         return {}
     born = entry.get("procStart")
     return {} if born and facts.started and str(born) != facts.started else entry
+
+
+def _slug(workdir: str) -> str:
+    """The directory name for a working directory; a long one is cut and ends with a hash of the whole."""
+    raw = workdir.encode("utf-16-le", "surrogatepass")
+    units = [int.from_bytes(raw[at : at + 2], "little") for at in range(0, len(raw), 2)]
+    slug = "".join(chr(unit) if unit < 128 and chr(unit).isalnum() else "-" for unit in units)
+    if len(slug) <= _SLUG_LIMIT:
+        return slug
+    value = 0
+    for unit in units:
+        value = (value * 31 + unit) & 0xFFFFFFFF
+    return f"{slug[:_SLUG_LIMIT]}-{_base36(min(value, (1 << 32) - value))}"
+
+
+def _base36(number: int) -> str:
+    digits = ""
+    while number:
+        number, digit = divmod(number, 36)
+        digits = _DIGITS[digit] + digits
+    return digits or "0"
 
 
 def _target(request: LaunchRequest) -> str:

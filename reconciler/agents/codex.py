@@ -20,6 +20,7 @@ from reconciler.core.agent import (
 
 _HOME = "{CODEX_HOME:-{home}/.codex}"
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_META = re.compile(r'\{"timestamp":"[^"]*",(?:"ordinal":\d+,)?"type":"session_meta",')
 _TITLE_CONFIG = 'tui.terminal_title=["activity","run-state","thread-id"]'
 # "⠙ Working | 01a1fb77-5368-7ec2-800d-20ff5...", "[ ! ] Action Required | 01a1..", "Ready | 01a1.."
 _TITLE = re.compile(
@@ -136,6 +137,38 @@ class Codex:
         """`codex-cli 0.169.0`."""
         found = re.search(r"^codex-cli (\d+\.\d+\.\d+\S*)", output, re.MULTILINE)
         return found[1] if found else None
+
+    def archive_name(self, path: str, session_id: str) -> str | None:
+        """The path below `sessions/`."""
+        return _shared.archived(path, f"/sessions/({_rollout(session_id)})")
+
+    def restore_path(self, name: str, session_id: str, workdir: str) -> str | None:
+        """The same path below `sessions/`: a host that knows the thread remembers where it lay."""
+        return f"{_HOME}/sessions/{name}" if re.fullmatch(_rollout(session_id), name) else None
+
+    def export_args(self, session_id: str) -> tuple[str, ...] | None:
+        """Its files are the conversation."""
+        return None
+
+    def import_args(self, file: str) -> tuple[str, ...] | None:
+        """Its files are the conversation."""
+        return None
+
+    def store_version(self, head: str) -> str | None:
+        """By its first record. It is longer than the head, so it is searched: keys inside of texts are escaped."""
+        if not _META.match(head):
+            return "no rollout of Codex"
+        parent = re.search(r'"forked_from_id":"([0-9a-f-]{36})"', head)
+        if parent:
+            return f"a fork of {parent[1]}: it cannot be resumed where the rollout of that conversation is missing"
+        version = re.search(r'"cli_version":"([^"]*)"', head)
+        return _shared.unverified(self.name, version[1] if version else None, self.known_versions)
+
+
+def _rollout(session_id: str) -> str:
+    if not _UUID.fullmatch(session_id):
+        return r"(?!)"  # matches nothing
+    return rf"\d{{4}}/\d\d/\d\d/rollout-[0-9T-]+-{session_id}\.jsonl"
 
 
 def _first_event(log: str) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 
@@ -20,7 +21,32 @@ from reconciler.core.agent import (
 _DEFAULTS_FILE = "gemini-defaults.json"
 # Its clean-up deletes a session that was resumed in a later minute than it was started (gemini-cli #27368).
 _DEFAULTS = json.dumps({"general": {"sessionRetention": {"enabled": False}}})
+_STORE = "{GEMINI_CLI_HOME:-{home}}/.gemini"
+# Its own order: the registry's name unless that directory is another's, else the directory that says so, else a new
+# one. The registry is never written: gemini takes a directory over by its `.project_root`.
+_CLAIM = r"""
+umask 077; LC_ALL=C; export LC_ALL
+own() { [ ! -e "$1" ] || [ "$(cat "$1")" = "$workdir" ]; }
+store=$1 workdir=$2 key=$3 dir=
+name=$(sed -n 's/^ *'"$key"': "\([a-z0-9-]\{1,\}\)",\{0,1\}$/\1/p' "$store/projects.json" 2>/dev/null | head -n 1)
+if [ -n "$name" ] && own "$store/tmp/$name/.project_root" && own "$store/history/$name/.project_root"; then
+    dir=$store/tmp/$name
+else
+    for marker in "$store"/tmp/*/.project_root; do
+        [ -f "$marker" ] && own "$marker" || continue
+        [ -z "$dir" ] || { echo "two directories below $store/tmp claim $workdir" >&2; exit 3; }
+        dir=${marker%/.project_root}
+    done
+fi
+dir=${dir:-$store/tmp/$4}
+mkdir -p "$dir/chats" || exit 1
+own "$dir/.project_root" || { echo "$dir belongs to another project" >&2; exit 3; }
+[ -e "$dir/.project_root" ] || (set -C; printf %s "$workdir" >"$dir/.project_root") || exit 1
+printf '%s\n' "$dir"
+"""
 _TITLES: dict[str, ActivityState] = {"◇": "idle", "✦": "busy", "⏲": "busy", "✋": "waiting"}
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_CHATS_FILE = re.compile(r"/chats/session-[^/]*\.jsonl$")
 _MODES = {
     "ask": ("--approval-mode", "default"),
     "edit": ("--approval-mode", "auto_edit"),
@@ -61,8 +87,11 @@ class Gemini:
         """The chats file, whose name holds the first eight characters of the id."""
         if session_id is None:
             return ()
-        chats = "{GEMINI_CLI_HOME:-{home}}/.gemini/tmp/*/chats"
-        return (Probe("store", "store", chats + "/session-*-{session_id_8}.jsonl"),)
+        chats = f"{_STORE}/tmp/*/chats"
+        return (
+            Probe("store", "store", chats + "/session-*-{session_id_8}.jsonl"),
+            Probe("subagents", "store", chats + "/{session_id}/*.jsonl"),
+        )
 
     def activity(self, facts: Facts) -> Activity:
         """From the sign that its title begins with."""
@@ -77,7 +106,9 @@ class Gemini:
 
     def exists(self, facts: Facts) -> bool | None:
         """Whether a chats file of it lies there."""
-        return None if facts.store is None else any(file.size > 0 for file in facts.store)
+        if facts.store is None:
+            return None
+        return any(file.size > 0 and _CHATS_FILE.search(file.path) for file in facts.store)
 
     def ready(self, facts: Facts) -> bool | None:
         """Not before its title is set. "Ready" also stands over its login dialog, so that proves nothing."""
@@ -101,6 +132,48 @@ class Gemini:
         """`0.61.0`, alone on its line."""
         found = re.search(r"^(\d+\.\d+\.\d+\S*)$", output.strip(), re.MULTILINE)
         return found[1] if found else None
+
+    def archive_name(self, path: str, session_id: str) -> str | None:
+        """The chats file, the empty twin that each resume leaves, and chats of its subagents."""
+        return _shared.archived(path, f"/tmp/[^/]+/({_chats(session_id)})")
+
+    def restore_path(self, name: str, session_id: str, workdir: str) -> str | None:
+        """Below the project's directory; `claim` says which one that is on a host."""
+        return f"{_project(workdir)}/{name}" if re.fullmatch(_chats(session_id), name) else None
+
+    def claim(self, workdir: str) -> _shared.Claim:
+        """How the host finds the project's directory: as gemini does itself, which then registers it."""
+        key = re.sub(r"[][\\.*^$/]", r"\\\g<0>", json.dumps(workdir, ensure_ascii=False))
+        name = _project(workdir).rpartition("/")[2]
+        return _shared.Claim(_project(workdir), _STORE, _CLAIM, (workdir, key, name))
+
+    def export_args(self, session_id: str) -> tuple[str, ...] | None:
+        """Its files are the conversation."""
+        return None
+
+    def import_args(self, file: str) -> tuple[str, ...] | None:
+        """Its files are the conversation."""
+        return None
+
+    def store_version(self, head: str) -> str | None:
+        """By its first record, which says no version."""
+        first = _shared.json_object(head.partition("\n")[0])
+        if not {"sessionId", "projectHash", "startTime"} <= first.keys():
+            return "no chats file of Gemini CLI"
+        return None if first.get("kind", "main") == "main" else "the chats file of a subagent"
+
+
+def _chats(session_id: str) -> str:
+    if not _UUID.fullmatch(session_id):
+        return r"(?!)"  # matches nothing
+    return rf"chats/(?:session-[0-9T-]+-{session_id[:8]}|{session_id}/[A-Za-z0-9_-]+)\.jsonl"
+
+
+def _project(workdir: str) -> str:
+    """A directory of our own making: a name that no other project can have."""
+    plain = re.sub(r"[^a-z0-9]+", "-", workdir.rpartition("/")[2].lower()).strip("-")[:40].strip("-") or "project"
+    digest = hashlib.sha256(workdir.encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{_STORE}/tmp/{plain}-{digest[:16]}"
 
 
 def _base(request: LaunchRequest, conversation: str) -> tuple[tuple[str, ...], dict[str, str], dict[str, str]]:

@@ -122,6 +122,29 @@ class OpenCode:
         found = re.search(r"^(\d+\.\d+\.\d+\S*)$", output.strip(), re.MULTILINE)
         return found[1] if found else None
 
+    def archive_name(self, path: str, session_id: str) -> str | None:
+        """No file of its store is one conversation's."""
+        return None
+
+    def restore_path(self, name: str, session_id: str, workdir: str) -> str | None:
+        """Its store is a database."""
+        return None
+
+    def export_args(self, session_id: str) -> tuple[str, ...] | None:
+        """One conversation as JSON, from a live session too."""
+        return ("export", session_id) if _SESSION.fullmatch(session_id) else None
+
+    def import_args(self, file: str) -> tuple[str, ...] | None:
+        """Takes in what is new by id, removes nothing, and ties the conversation to the directory it runs in."""
+        return ("import", file)
+
+    def store_version(self, head: str) -> str | None:
+        """Of an export."""
+        if not re.match(r'\s*\{\s*"info":\s*\{\s*"id":\s*"ses_', head):
+            return "no export of OpenCode"
+        version = re.search(r'"version":\s*"([^"]*)"', head)
+        return _shared.unverified(self.name, version[1] if version else None, self.known_versions)
+
 
 def _config(request: LaunchRequest) -> str:
     """The session's own configuration with our plugin in it; what cannot be read is left as it is."""

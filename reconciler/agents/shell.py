@@ -68,6 +68,26 @@ class Shell:
         """A plain command has none."""
         return None
 
+    def archive_name(self, path: str, session_id: str) -> str | None:
+        """There is no conversation."""
+        return None
+
+    def restore_path(self, name: str, session_id: str, workdir: str) -> str | None:
+        """There is no conversation."""
+        return None
+
+    def export_args(self, session_id: str) -> tuple[str, ...] | None:
+        """There is no conversation."""
+        return None
+
+    def import_args(self, file: str) -> tuple[str, ...] | None:
+        """There is no conversation."""
+        return None
+
+    def store_version(self, head: str) -> str | None:
+        """There is no store to know."""
+        return None
+
 
 def _argv(request: LaunchRequest) -> tuple[str, ...]:
     _shared.mode_args(Shell.name, {}, request.permission_mode)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from reconciler.agents import _shared
+from reconciler.agents import _globs, _shared
 from reconciler.core.agent import UNKNOWN, WORKDIR, Activity, Agent, Facts, Invocation, LaunchRequest, Probe, Stop
 from reconciler.errors import OperationError, SpecError
 
@@ -142,6 +142,35 @@ class _Templated:
             return self._base.parse_version(output)
         found = re.search(r"\d+\.\d+(?:\.\d+)*\S*", output)
         return found[0] if found else None
+
+    def archive_name(self, path: str, session_id: str) -> str | None:
+        """By the store globs of the template, else as the base names it."""
+        if self._template.store:
+            return _globs.archive_name(self._template.store, path, session_id)
+        return self._base.archive_name(path, session_id) if self._base else None
+
+    def restore_path(self, name: str, session_id: str, workdir: str) -> str | None:
+        """By the store globs of the template, else as the base places it."""
+        if self._template.store:
+            return _globs.restore_path(self._template.store, name, session_id)
+        return self._base.restore_path(name, session_id, workdir) if self._base else None
+
+    def claim(self, workdir: str) -> _shared.Claim | None:
+        """As the base does."""
+        claim = None if self._template.store else getattr(self._base, "claim", None)
+        return claim(workdir) if claim else None
+
+    def export_args(self, session_id: str) -> tuple[str, ...] | None:
+        """As the base does, unless the template has a store of its own."""
+        return self._base.export_args(session_id) if self._base and not self._template.store else None
+
+    def import_args(self, file: str) -> tuple[str, ...] | None:
+        """As the base does, unless the template has a store of its own."""
+        return self._base.import_args(file) if self._base and not self._template.store else None
+
+    def store_version(self, head: str) -> str | None:
+        """As the base knows it; files of a template's own store are taken as they are."""
+        return self._base.store_version(head) if self._base and not self._template.store else None
 
     def _merged(self, request: LaunchRequest) -> LaunchRequest:
         """The request with what the template adds to every launch; what the session says wins."""
