@@ -242,7 +242,7 @@ def launch_text(fleet: str, launch: Launch, end: str) -> str:
     files = dict(invocation.files)
     if invocation.stdin is not None:
         files["stdin"] = invocation.stdin
-    writes = "".join(f'(umask 077; printf %s {_value(body)} >"$dir/"{quote([name])})\n' for name, body in files.items())
+    writes = "".join(f'(umask 077; emit {_value(body)} >"$dir/"{quote([name])})\n' for name, body in files.items())
     probes = "".join(
         f"printf '%s\\t%s\\t%s\\n' {quote([probe.kind, probe.key])} {probe_path(probe.path)}\n"
         for probe in launch.probes
