@@ -255,10 +255,11 @@ def launch_text(fleet: str, launch: Launch, end: str) -> str:
 def parse_answer(host: str, nonce: str, output: bytes) -> dict[str, Any]:
     """The answer of an operation, refusals included. Raises HostError(look-truncated) where there is none."""
     for line in reversed(output.decode("utf-8", "replace").splitlines()):
-        parts = line.split("\t", 2)
-        if len(parts) == 3 and parts[:2] == ["answer", nonce]:
+        # What a login prints to everybody may stand before it, and end without a newline.
+        text = line.partition(f"answer\t{nonce}\t")[2]
+        if text:
             try:
-                answer = json.loads(parts[2])
+                answer = json.loads(text)
             except (ValueError, RecursionError):
                 break
             if isinstance(answer, dict):
