@@ -239,7 +239,13 @@ op_launch() {
   0) back already-running "pid $p_pid of session $NAME lives" ;;
   2) back unknown "cannot tell whether pid $p_pid of session $NAME lives" ;;
   esac
-  rm -f "$dir"/exit.* "$dir"/process.* "$dir/env" "$dir/stdin" "$dir/probe"
+  rm -f "$dir"/exit.* "$dir"/process.* "$dir/env" "$dir/stdin"
+  # Until the launch writes what to look for, a new conversation is looked for where none is: after a power cut in
+  # between, it is begun, not resumed.
+  before=
+  { read -r before <"$dir/conversation"; } 2>/dev/null
+  [ -n "$before" ] && [ "$before" = "$CONVERSATION" ] || put "$dir/probe" "store${tab}unbegun${tab}$dir/unbegun
+"
   for f in events log; do [ ! -e "$dir/$f" ] || mv -f "$dir/$f" "$dir/$f.old"; done
   put "$dir/record.json" "$RECORD
 "
