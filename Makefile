@@ -6,7 +6,8 @@ BIN = .venv/bin
 UV := $(shell command -v uv 2>/dev/null)
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
-# Test files do not share hosts, so two of them can run at once.
+# Test files do not share hosts, so two of them can run at once. Their directories have short names, since sockets lie
+# in them; those of a run that failed are kept.
 PYTEST = $(BIN)/python -m pytest
 PYTEST_ARGS ?= -n 2 --dist loadfile
 SHELLCHECK = shellcheck -s sh -e SC2034,SC2154,SC1007,SC2088,SC2015
@@ -27,7 +28,10 @@ demo:
 
 test: .venv/dev
 	sh scripts/install-test-deps.sh
-	$(PYTEST) $(PYTEST_ARGS)
+	@base=$$(mktemp -d /tmp/rt.XXXXXX) || exit 1; \
+	echo '$(PYTEST) $(PYTEST_ARGS)'; \
+	$(PYTEST) --basetemp "$$base/t" $(PYTEST_ARGS); code=$$?; \
+	[ $$code -ne 0 ] || rm -rf "$$base"; exit $$code
 
 check: .venv/dev
 	$(BIN)/ruff check

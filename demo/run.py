@@ -72,6 +72,7 @@ def tell(demo: Demo) -> None:
     say(
         f"Two machines, {' and '.join(HOSTS)}, answer SSH on loopback ports. What should run on them is said in",
         f"{demo.shown}/specs: four sessions of a small scripted agent, some of which wait for others.",
+        f"{demo.shown}/reconciler is the real program, with a home of its own.",
     )
     demo.run("plan", holds="Plan: 4 to start.")
     say("A plan has changed nothing yet. Make it so:")

@@ -94,7 +94,8 @@ class Connection:
             if tail >= 0 and answer.endswith(b"\n") and (tail == 0 or answer[tail - 1] == 0x0A):
                 taken = (time.monotonic() - begun) * 1000
                 LOG.info("%s: looked in %.0f ms, %d bytes", self.name, taken, len(answer))
-                return parse_look(self.name, nonce, bytes(answer))
+                # A login may greet whoever comes; what is ours begins with the host, and its lines are counted.
+                return parse_look(self.name, nonce, bytes(answer[max(0, answer.find(b"host\t-\t")) :]))
 
     async def operate(self, script: str, nonce: str) -> dict[str, Any]:
         """Run an operation on a channel of its own. Raises HostError, or OperationError where it was refused."""
@@ -113,7 +114,10 @@ class Connection:
     async def shell(self, script: str, seconds: float = 30.0) -> bytes:
         """What a line of sh prints that reads only."""
         transport = await self.transport()
-        return (await transport.run(("sh", "-c", script), timeout=seconds)).out
+        mark = secrets.token_hex(8)
+        out = (await transport.run(("sh", "-c", f"echo {mark}; {script}"), timeout=seconds)).out
+        _, found, rest = out.partition(f"{mark}\n".encode())  # before it stands what a login says to everybody
+        return rest if found else out
 
     async def _lose(self) -> None:
         transport, self._transport, self._shell = self._transport, None, None

@@ -252,8 +252,8 @@ class StepRunner:
         return (await self._connection(reached.name).shell(line)).decode("utf-8", "replace")
 
     async def _screen(self, reached: Reached, seen: SessionSeen) -> str:
-        lines = [clean(line, 160).strip() for line in (await self._output(reached, seen, 8)).splitlines()]
-        words = " | ".join(line for line in lines if line)
+        lines = [clean(line, 160).strip() for line in (await self._output(reached, seen, 50)).splitlines()]
+        words = " | ".join([line for line in lines if line][-8:])
         return f"its screen shows: {words}" if words else "its screen is empty"
 
     async def _last_words(self, reached: Reached, seen: SessionSeen) -> str:

@@ -255,7 +255,7 @@ def launch_text(fleet: str, launch: Launch, end: str) -> str:
     files = dict(invocation.files)
     if invocation.stdin is not None:
         files["stdin"] = invocation.stdin
-    writes = "".join(f'(umask 077; printf %s {_value(body)} >"$dir/"{quote([name])})\n' for name, body in files.items())
+    writes = "".join(f'(umask 077; emit {_value(body)} >"$dir/"{quote([name])})\n' for name, body in files.items())
     probes = "".join(
         f"printf '%s\\t%s\\t%s\\n' {quote([probe.kind, probe.key])} {probe_path(probe.path)}\n"
         for probe in launch.probes
@@ -298,10 +298,11 @@ def restore_operation(
 def parse_answer(host: str, nonce: str, output: bytes) -> dict[str, Any]:
     """The answer of an operation, refusals included. Raises HostError(look-truncated) where there is none."""
     for line in reversed(output.decode("utf-8", "replace").splitlines()):
-        parts = line.split("\t", 2)
-        if len(parts) == 3 and parts[:2] == ["answer", nonce]:
+        # What a login prints to everybody may stand before it, and end without a newline.
+        text = line.partition(f"answer\t{nonce}\t")[2]
+        if text:
             try:
-                answer = json.loads(parts[2])
+                answer = json.loads(text)
             except (ValueError, RecursionError):
                 break
             if isinstance(answer, dict):

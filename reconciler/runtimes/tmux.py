@@ -23,7 +23,7 @@ class Tmux:
         pane = quote(["tmux", "-S", f"{state_dir}/tmux", "capture-pane", "-p", "-J", "-S", "-", "-t", f"={session}:"])
         kept = quote([f"{state_dir}/sessions/{session}/log"])
         # A screen ends in empty lines; nobody wants the last twenty of those.
-        trim = "awk 'NF { while (blank) { print \"\"; blank-- } print; next } { blank++ }'"
+        trim = "awk '/^Pane is dead \\(/ { next } NF { while (blank) { print \"\"; blank-- } print; next } { blank++ }'"
         return f"{{ {pane} 2>/dev/null || cat {kept} 2>/dev/null; }} | {trim} | tail -n {lines}"
 
 

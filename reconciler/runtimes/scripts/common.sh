@@ -6,10 +6,18 @@ tab='	'
 # js STRING: J becomes STRING as JSON. Forks only where something has to be escaped; control characters go.
 js() {
   case $1 in
-  *[\\\"]* | *[![:print:]]*) J=\"$(printf %s "$1" | tr -d '\000-\037\177' | sed 's/\\/\\\\/g; s/"/\\"/g')\" ;;
+  *[\\\"]* | *[![:print:]]*) J=\"$(emit "$1" | tr -d '\000-\037\177' | sed 's/\\/\\\\/g; s/"/\\"/g')\" ;;
   *) J=\"$1\" ;;
   esac
 }
+
+# emit STRING: print it as it is, by a builtin: as arguments of a program, secrets would show in `ps`, and long texts
+# would not fit. mksh has no builtin `printf`.
+# shellcheck disable=SC3045
+case ${KSH_VERSION-} in
+*MIRBSD* | *LEGACY*) emit() { print -rn -- "$1"; } ;;
+*) emit() { printf %s "$1"; } ;;
+esac
 
 # number STRING: true for a plain decimal number.
 number() { case $1 in '' | *[!0-9]*) return 1 ;; esac }

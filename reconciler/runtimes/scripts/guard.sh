@@ -24,14 +24,14 @@ fail() {
   exit 0
 }
 
-# put FILE TEXT: replace a file whole: temporary name, sync, rename. `printf` is a builtin: no argv limit.
+# put FILE TEXT: replace a file whole: temporary name, sync, rename.
 put() {
-  if ! printf %s "$2" >"$1.tmp$$" 2>/dev/null; then
+  if ! emit "$2" >"$1.tmp$$" 2>/dev/null; then
     rm -f "$1.tmp$$"
     fail disk-full "cannot write $1: is the disk full, or not writable?"
   fi
   sync "$1.tmp$$" 2>/dev/null || :
-  mv -f "$1.tmp$$" "$1" 2>/dev/null || fail disk-full "cannot write $1"
+  mv -f "$1.tmp$$" "$1" 2>/dev/null || fail disk-full "cannot write $1: is the disk full?"
 }
 
 nap() { sleep 0.1 2>/dev/null || sleep 1; }
@@ -102,9 +102,9 @@ guard() {
   mkdir -p "$state/sessions" "$state/locks" "$state/ops" 2>/dev/null && [ -w "$state/ops" ] ||
     fail disk-full "cannot write below $state: is the disk full, or not writable?"
   started $$
-  scratch=$(mktemp -d "$state/locks/new.XXXXXX" 2>/dev/null) || fail disk-full "cannot write below $state"
+  scratch=$(mktemp -d "$state/locks/new.XXXXXX" 2>/dev/null) || fail disk-full "cannot write below $state: is the disk full?"
   me=$scratch/holder
-  printf '%s %s %s\n' $$ "$STARTED" "$BOOT" >"$me" 2>/dev/null || fail disk-full "cannot write below $state"
+  printf '%s %s %s\n' $$ "$STARTED" "$BOOT" >"$me" 2>/dev/null || fail disk-full "cannot write below $state: is the disk full?"
   take "$state/locks/host" 10
   fence=0
   [ -r "$state/fence" ] && read -r fence <"$state/fence"
@@ -239,7 +239,13 @@ op_launch() {
   0) back already-running "pid $p_pid of session $NAME lives" ;;
   2) back unknown "cannot tell whether pid $p_pid of session $NAME lives" ;;
   esac
-  rm -f "$dir"/exit.* "$dir"/process.* "$dir/env" "$dir/stdin" "$dir/probe"
+  rm -f "$dir"/exit.* "$dir"/process.* "$dir/env" "$dir/stdin"
+  # Until the launch writes what to look for, a new conversation is looked for where none is: after a power cut in
+  # between, it is begun, not resumed.
+  before=
+  { read -r before <"$dir/conversation"; } 2>/dev/null
+  [ -n "$before" ] && [ "$before" = "$CONVERSATION" ] || put "$dir/probe" "store${tab}unbegun${tab}$dir/unbegun
+"
   for f in events log; do [ ! -e "$dir/$f" ] || mv -f "$dir/$f" "$dir/$f.old"; done
   put "$dir/record.json" "$RECORD
 "
@@ -248,7 +254,9 @@ op_launch() {
   put "$dir/launch" "$LAUNCH"
   mkfifo -m 600 "$dir/env" || fail disk-full "cannot make a FIFO in $dir"
   exec 4<>"$dir/env"
-  printf '%s\n%s\n' "$EXPORTS" "$END" >&4 &
+  emit "$EXPORTS
+$END
+" >&4 &
   writer=$!
   umask "$login_umask"
   scope

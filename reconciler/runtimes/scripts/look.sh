@@ -123,10 +123,10 @@ look_session() {
   number "$l_inc" || l_inc=0
   look_out session "$l_name" "{\"incarnation\":$l_inc}"
   for f in "$1"/process.*; do
-    { read -r q_pid q_start q_boot q_inc q_group l_rest <"$f"; } 2>/dev/null && number "$q_pid" && number "$q_inc" || continue
+    { read -r q_pid q_start q_boot q_inc q_group q_parent q_pstart <"$f"; } 2>/dev/null && number "$q_pid" && number "$q_inc" || continue
     number "$q_group" || q_group=0
     alive "$q_pid" "$q_start" "$q_boot"
-    case $? in 0) a=true l_pid=$q_pid ;; 1) a=false ;; *) a=null ;; esac
+    case $? in 0) a=true l_pid=$q_pid ;; 1) a=false && look_exit "$1/exit.$q_inc" ;; *) a=null ;; esac
     js "$q_start"; s=$J
     js "$q_boot"; b=$J
     look_out process "$l_name" \
@@ -145,6 +145,36 @@ look_session() {
       look_probe "$l_name" "$q_kind" "$q_key" "$q_path"
     done <"$1/probe"
   fi
+}
+
+# look_exit FILE: an agent has ended, and its wrapper (q_parent) notes how, within milliseconds. Whoever looked in
+# between would take a task that has just been completed for one that is lost.
+look_exit() {
+  l_n=0
+  while [ ! -e "$1" ] && [ "$l_n" -lt 10 ] && alive "$q_parent" "$q_pstart" "$q_boot"; do
+    sleep 0.1 2>/dev/null || sleep 1
+    l_n=$((l_n + 1))
+  done
+}
+
+# look_file COMMAND: FOUND becomes its file on LOGIN_PATH. `command -v` would name a builtin of this shell instead.
+look_file() {
+  FOUND=
+  case $1 in
+  */*)
+    FOUND=$(command -v "$1" 2>/dev/null)
+    case $FOUND in /*) ;; *) FOUND= ;; esac
+    return
+    ;;
+  esac
+  l_ifs=$IFS
+  IFS=:
+  # shellcheck disable=SC2086
+  for f in $LOGIN_PATH; do
+    [ -f "${f:-.}/$1" ] && [ -x "${f:-.}/$1" ] && FOUND=${f:-.}/$1 && break
+  done
+  IFS=$l_ifs
+  case $FOUND in /*) ;; *) FOUND= ;; esac
 }
 
 # lock_holder LOCK: 0 when a live process (or one that cannot be proven dead) holds it. See guard.sh.
@@ -167,14 +197,9 @@ look_check() {
   c=$J
   case $1 in
   command)
-    f=$(PATH=$LOGIN_PATH command -v "$EXPANDED" 2>/dev/null)
-    case $f in /*) ;; *) f= ;; esac
-    if [ -z "$f" ]; then
-      login_path "$EXPANDED"
-      f=$(PATH=$LOGIN_PATH command -v "$EXPANDED" 2>/dev/null)
-      case $f in /*) ;; *) f= ;; esac
-    fi
-    js "$f"
+    look_file "$EXPANDED"
+    [ -n "$FOUND" ] || { login_path "$EXPANDED" && look_file "$EXPANDED"; }
+    js "$FOUND"
     ;;
   digest)
     # `LENGTH PATH`: of the first LENGTH bytes, to tell whether one copy of a file is the beginning of another.
