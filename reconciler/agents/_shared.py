@@ -99,6 +99,9 @@ def archived(path: str, pattern: str) -> str | None:
     return found[1] if found and safe_name(found[1]) else None
 
 
+NOTHING = r"(?!)"  # a pattern that matches nothing
+
+
 def unverified(agent: str, found: str | None, known: str) -> str | None:
     """A sentence for a store that a version wrote which the driver was not verified with."""
     if found is None or found == known or found.startswith(f"{known}."):

@@ -20,7 +20,6 @@ from reconciler.core.agent import (
 _HOME = "{CLAUDE_CONFIG_DIR:-{home}/.claude}"
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _TRANSCRIPT = re.compile(rf"/({_UUID.pattern})\.jsonl$", re.IGNORECASE)
-_PARTS = r"(?:\.jsonl|/(?:subagents|tool-results)(?:/[^/]+){1,4})"
 _RECORD = ('{"type":"', '{"parentUuid":')
 _RECORDS = {
     "agent-color", "agent-name", "agent-setting", "ai-title", "assistant", "attachment", "attribution-snapshot",
@@ -129,15 +128,12 @@ class ClaudeCode:
 
     def archive_name(self, path: str, session_id: str) -> str | None:
         """`<uuid>.jsonl` and what lies beside it: subagents and large tool results."""
-        if not _UUID.fullmatch(session_id):
-            return None
-        return _shared.archived(path, rf"/projects/[^/]+/({session_id}{_PARTS})")
+        return _shared.archived(path, f"/projects/[^/]+/({_parts(session_id)})")
 
     def restore_path(self, name: str, session_id: str, workdir: str) -> str | None:
         """Below the directory whose name stands for the working directory: a resume by id looks there alone."""
-        if _shared.archived(f"/projects/-/{name}", rf"/projects/-/({session_id}{_PARTS})") != name:
-            return None
-        return f"{_HOME}/projects/{_slug(workdir)}/{name}"
+        known = _shared.archived(f"/{name}", f"^/({_parts(session_id)})")
+        return f"{_HOME}/projects/{_slug(workdir)}/{name}" if known else None
 
     def export_args(self, session_id: str) -> tuple[str, ...] | None:
         """Its files are the conversation."""
@@ -167,6 +163,12 @@ def _entry(facts: Facts) -> dict[str, Any]:
         return {}
     born = entry.get("procStart")
     return {} if born and facts.started and str(born) != facts.started else entry
+
+
+def _parts(session_id: str) -> str:
+    if not _UUID.fullmatch(session_id):
+        return _shared.NOTHING
+    return rf"{session_id}(?:\.jsonl|/(?:subagents|tool-results)(?:/[^/]+){{1,4}})"
 
 
 def _slug(workdir: str) -> str:

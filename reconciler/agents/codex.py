@@ -167,7 +167,7 @@ class Codex:
 
 def _rollout(session_id: str) -> str:
     if not _UUID.fullmatch(session_id):
-        return r"(?!)"  # matches nothing
+        return _shared.NOTHING
     return rf"\d{{4}}/\d\d/\d\d/rollout-[0-9T-]+-{session_id}\.jsonl"
 
 

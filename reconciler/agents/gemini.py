@@ -165,7 +165,7 @@ class Gemini:
 
 def _chats(session_id: str) -> str:
     if not _UUID.fullmatch(session_id):
-        return r"(?!)"  # matches nothing
+        return _shared.NOTHING
     return rf"chats/(?:session-[0-9T-]+-{session_id[:8]}|{session_id}/[A-Za-z0-9_-]+)\.jsonl"
 
 

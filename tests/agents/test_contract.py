@@ -23,6 +23,7 @@ from reconciler.core.agent import (
     LaunchRequest,
     StoreFile,
 )
+from reconciler.core.transcript import safe_name
 
 SESSION_ID = "0f0e0d0c-0b0a-4908-8706-050403020100"
 SESSION_DIR = "/home/me/.local/state/reconciler/acme/sessions/api"
@@ -246,3 +247,118 @@ def test_every_driver_has_the_name_of_its_file() -> None:
     files = {module.name for module in pkgutil.iter_modules(reconciler.agents.__path__)}
     assert {agent.name.replace("-", "_") for agent in built_in()} <= files
     assert {"claude_code", "codex", "opencode", "gemini", "shell", "template"} <= files
+
+
+# What the store probes of each driver find; a file of another conversation lies beside each.
+FOUND = {
+    "claude-code": (
+        "/.claude/projects/-srv-app/{id}.jsonl",
+        "/.claude/projects/-srv-app/{id}/subagents/agent-a1.jsonl",
+        "/.claude/projects/-srv-app/{id}/subagents/workflows/wf1/agent-a1.meta.json",
+        "/.claude/projects/-srv-app/{id}/tool-results/toolu_1.txt",
+    ),
+    "codex": ("/.codex/sessions/2026/11/21/rollout-2026-11-21T01-02-04-{id}.jsonl",),
+    "gemini": (
+        "/.gemini/tmp/app-1/chats/session-2026-11-21T01-02-{id8}.jsonl",
+        "/.gemini/tmp/app-1/chats/{id}/0f3a9c.jsonl",
+    ),
+    "opencode": (),
+    "shell": (),
+    "mine": ("/.mine/{id}.json",),
+    "pasted": ("/.mine/{id}.json",),
+}
+ids = st.uuids().map(str)
+strange = st.sampled_from(
+    ["ünï 𝒳 名", "e\u0301", "a b", "{home}", "[x]*?", "'q'", "$x", "-dash", "x" * 250, "…/.h", " "]
+)
+paths = st.lists(
+    strange | st.text(st.characters(exclude_characters="\0/", exclude_categories=["Cs", "Cc"]), min_size=1)
+)
+places = paths.map(lambda parts: "/" + "/".join(["srv", *parts]))
+names = st.text(max_size=60) | st.sampled_from(
+    ["", "/", "..", "../x", "chats/../../x", "a\nb", "store1/x", "store9/x", "store01/x", f"{SESSION_ID}.jsonl/..",
+     f"{SESSION_ID}/subagents/../../../.credentials.json", f"{SESSION_ID}/tool-results/", f"/{SESSION_ID}.jsonl",
+     f"{SESSION_ID}/subagents/a\u202e", f"{SESSION_ID}.jsonl\n", "2026/11/21/../../auth.json", "{home}/x"]
+)  # fmt: skip
+
+
+def found_by(agent: Agent, session_id: str) -> list[str]:
+    found = FOUND[agent.name.removesuffix("-x")]
+    return [path.replace("{id}", session_id).replace("{id8}", session_id[:8]) for path in found]
+
+
+def on_host(template: str, home: str, session_id: str) -> str:
+    """A path template filled in, in an environment that sets nothing."""
+    values = {"home": home, "session_id": session_id, "session_id_8": session_id[:8]}
+    flat = re.sub(r"\{[A-Z_]+:-((?:[^{}]|\{\w+\})*)\}", r"\1", template)
+    return re.sub(r"\{(\w+)\}", lambda place: values[place[1]], flat)
+
+
+def looked_at(agent: Agent, path: str, home: str, session_id: str) -> bool:
+    """Whether a look would find the file."""
+    globs = [on_host(probe.path, home, session_id) for probe in agent.probes(session_id) if probe.kind == "store"]
+    wild = {"*": "[^/]*", "?": "[^/]"}
+    tails = [re.split(r"([*?])", glob.removeprefix(home)) for glob in globs]
+    patterns = ["".join(wild.get(part, re.escape(part)) for part in parts) for parts in tails]
+    return path.startswith(home) and any(re.fullmatch(pattern, path.removeprefix(home)) for pattern in patterns)
+
+
+@every_agent
+@given(session_id=ids, home=places, other=places, workdir=places)
+@settings(max_examples=40, deadline=None)
+def test_a_file_goes_to_the_archive_and_to_any_host_and_is_found_there(
+    agent: Agent, session_id: str, home: str, other: str, workdir: str
+) -> None:
+    for path in found_by(agent, session_id):
+        assert looked_at(agent, home + path, home, session_id)
+        name = agent.archive_name(home + path, session_id)
+        assert name is not None
+        assert safe_name(name)
+        assert name == agent.archive_name(other + path, session_id), "a name says nothing of the host"
+        template = agent.restore_path(name, session_id, workdir)
+        assert template is not None
+        placed = on_host(template, other, session_id)
+        assert looked_at(agent, placed, other, session_id)
+        assert agent.archive_name(placed, session_id) == name
+
+
+@every_agent
+@given(session_id=ids, other=ids)
+@settings(max_examples=20, deadline=None)
+def test_a_file_of_another_conversation_has_no_name(agent: Agent, session_id: str, other: str) -> None:
+    for path in found_by(agent, other):
+        if session_id[:8] != other[:8]:
+            assert agent.archive_name("/home/me" + path, session_id) is None
+
+
+@every_agent
+@given(name=names, session_id=ids | scraps | st.just(SESSION_ID), workdir=places | scraps)
+@settings(max_examples=150, deadline=None)
+def test_no_name_and_no_place_is_unsafe(agent: Agent, name: str, session_id: str, workdir: str) -> None:
+    for path in (name, f"/home/me/{name}", *(f"/home/me{path}{name}" for path in found_by(agent, SESSION_ID))):
+        named = agent.archive_name(path, session_id)
+        assert named is None or safe_name(named)
+        template = agent.restore_path(path, session_id, workdir)
+        assert template is None or safe_name(path)
+    template = agent.restore_path(name, session_id, workdir)
+    if template is not None:
+        assert set(re.findall(r"\{([a-z_0-9]+)\}", template)) <= PLACES
+        assert template.endswith(name.removeprefix("store1/"))
+        assert not {"..", "."} & set(template.split("/"))
+
+
+@every_agent
+@given(head=scraps | st.binary(max_size=200).map(lambda raw: raw.decode(errors="replace")), session_id=scraps)
+@settings(max_examples=60, deadline=None)
+def test_a_store_of_unknown_content_gets_one_sentence(agent: Agent, head: str, session_id: str) -> None:
+    said = agent.store_version(head)
+    assert said is None or (said == " ".join(said.split()) and 0 < len(said) < 300)
+    for args in (agent.export_args(session_id), agent.import_args("/state/export")):
+        assert args is None or not args[0].startswith("-")
+
+
+@every_agent
+def test_a_conversation_is_files_or_an_export_and_never_both(agent: Agent) -> None:
+    exported = agent.export_args("ses_e0473a790ffe7EgMcrzEzd46UO") is not None
+    assert exported == (agent.import_args("/state/export") is not None)
+    assert not (exported and found_by(agent, SESSION_ID))
