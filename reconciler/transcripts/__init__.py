@@ -1,0 +1,1 @@
+"""Conversations of agents: the archive on the controller, copies to and from hosts, and their readable form."""

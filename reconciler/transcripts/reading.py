@@ -1,0 +1,123 @@
+"""What an archive holds, read with tolerance: what is foreign or half-written is told, never deleted."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from reconciler.core.transcript import Archived, ArchivedFile
+from reconciler.core.values import is_name
+from reconciler.errors import ReconcilerError
+from reconciler.transcripts.manifest import LIMIT, Manifest, parse_manifest
+from reconciler.transcripts.pieces import CONVERSATION, damaged, digest, folder_of, path_of
+from reconciler.transcripts.storage import open_storage
+
+LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Scan:
+    """The present conversation of each session, and what in the archive could not be read: told, never deleted."""
+
+    heads: Mapping[str, Archived] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
+
+
+class Reader:
+    """The part of `Archive` that writes nothing."""
+
+    def __init__(self, where: str | os.PathLike[str]) -> None:
+        """`where` is a path, or any URL that fsspec opens."""
+        self.storage = open_storage(where)
+
+    def __str__(self) -> str:
+        return str(self.storage)
+
+    def heads(self) -> dict[str, Archived]:
+        """The present conversation of each session: one manifest is read for each."""
+        scan = self.scan()
+        for problem in scan.problems:
+            LOG.warning("archive %s: %s", self, problem)
+        return dict(scan.heads)
+
+    def scan(self) -> Scan:
+        """As `heads`, with what is wrong as values."""
+        found: dict[str, Archived] = {}
+        problems: list[str] = []
+        for name in self.storage.names(""):
+            if name.startswith("."):
+                continue
+            if not is_name(name):
+                problems.append(f"{name!r} is none of ours")
+                continue
+            try:
+                if (archived := self._present(name)) is not None:
+                    found[name] = archived
+            except ReconcilerError as error:
+                problems.append(error.message)
+        return Scan(found, tuple(problems))
+
+    def _present(self, session: str) -> Archived | None:
+        head = self.small(f"{session}/.head", 1000)
+        if head is not None:
+            named = head.decode("utf-8", "replace").strip()
+            if not named:
+                return None
+            if CONVERSATION.fullmatch(named):
+                return self.get(session, named)
+        names = [n for n in self.storage.names(session) if CONVERSATION.fullmatch(n)]
+        known = [found for name in names if (found := self.get(session, name)) is not None]
+        return max(known, key=lambda archived: archived.at, default=None)
+
+    def get(self, session: str, conversation: str) -> Archived | None:
+        """What is archived of one conversation; None where nothing is. Raises ReconcilerError(archive-damaged)."""
+        manifest = self.manifest(session, conversation)
+        return None if manifest is None else manifest.archived
+
+    def manifest(self, session: str, conversation: str) -> Manifest | None:
+        """The same, with the other ends of a conversation that has diverged."""
+        folder = folder_of(session, conversation)
+        text = self.small(f"{folder}/manifest.json", LIMIT)
+        if text is None:
+            return None
+        try:
+            return parse_manifest(text, session, conversation)
+        except ValueError as error:
+            raise damaged(f"{self}/{folder}/manifest.json", str(error)) from None
+
+    def small(self, path: str, limit: int) -> bytes | None:
+        """A small file whole; None where there is none."""
+        size = self.storage.size(path)
+        if size is None:
+            return None
+        if size > limit:
+            raise damaged(f"{self}/{path}", "it is too large")
+        return b"".join(self.storage.chunks(path))
+
+    def read(self, session: str, conversation: str, name: str, offset: int = 0) -> Iterator[bytes]:
+        """What counts of a file, from an offset on."""
+        file = self._file(session, conversation, name)
+        return self.storage.chunks(path_of(session, conversation, name), offset, max(0, file.size - offset))
+
+    def prefix_digest(self, session: str, conversation: str, name: str, length: int) -> str:
+        """SHA-256 of the first `length` bytes of an archived file."""
+        file = self._file(session, conversation, name)
+        if length == file.size:
+            return file.sha256
+        if not 0 <= length < file.size:
+            raise ValueError(f"{name} has {file.size} bytes, not {length}")
+        return digest(self.storage.chunks(path_of(session, conversation, name), 0, length))
+
+    def _file(self, session: str, conversation: str, name: str) -> ArchivedFile:
+        archived = self.get(session, conversation)
+        if archived is None or name not in archived.files:
+            raise ReconcilerError(
+                f"the archive has no {name!r} of session.{session}", code="not-archived", remedy="reconciler sync"
+            )
+        return archived.files[name]
+
+    def purged(self, session: str, conversation: str) -> bool:
+        """Whether a conversation was purged."""
+        return self.storage.size(f".tombstones/{folder_of(session, conversation)}.json") is not None

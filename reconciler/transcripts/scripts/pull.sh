@@ -1,0 +1,63 @@
+# reconciler: what is new in files of conversations. After common.sh and the setting NONCE.
+# Prints `NONCE TAB begin`, for each file a line `NONCE TAB n TAB word TAB base TAB size TAB mtime TAB digest`; behind
+# `ahead` and `other` its bytes from base to size and a line `NONCE TAB n TAB same|changed`; at last `NONCE TAB end`.
+
+LC_ALL=C
+export LC_ALL
+stat_format='%s %Y' stat_flag=-c
+stat -c %s / >/dev/null 2>&1 || stat_format='%z %m' stat_flag=-f
+
+say() { printf '%s\t%s\t%s\t%s\t%s\t%s\t%s\n' "$NONCE" "$@"; }
+
+# one N PATH LIMIT LENGTH DIGEST [LENGTH DIGEST]: the first LENGTH whose DIGEST is right says from where on bytes are
+# wanted: `ahead` for the first pair, `other` for the second, and from the beginning where none is right. Where the
+# file is shorter than the first LENGTH it is `short`, and its digest is told. LENGTH `-`: it is no such pair.
+one() {
+  n=$1 f=$2 limit=$3
+  shift 3
+  trouble=
+  if [ -L "$f" ]; then
+    trouble=odd
+  elif [ ! -e "$f" ]; then
+    trouble=missing
+  elif [ ! -f "$f" ]; then
+    trouble=odd
+  elif [ ! -r "$f" ]; then
+    trouble=denied
+  fi
+  if [ -n "$trouble" ]; then
+    say "$n" $trouble 0 0 0 -
+    return
+  fi
+  inode=$(ls -di "$f")
+  s=$(stat "$stat_flag" "$stat_format" "$f" 2>/dev/null) || s="$(($(wc -c <"$f"))) 0"
+  size=${s%% *} mtime=${s##* }
+  if [ "$1" != - ] && [ "$size" -lt "$1" ]; then
+    say "$n" short 0 "$size" "$mtime" "$(head -c "$size" <"$f" | sha)"
+    return
+  fi
+  word=ahead base=
+  while [ $# -ge 2 ] && [ -z "$base" ]; do
+    if begins "$1" "$2"; then base=$1; else word=other; fi
+    shift 2
+  done
+  [ -n "$base" ] || base=0
+  if [ $((size - base)) -gt "$limit" ]; then
+    say "$n" large "$base" "$size" "$mtime" -
+    return
+  fi
+  say "$n" $word "$base" "$size" "$mtime" -
+  if [ "$base" -eq 0 ]; then
+    head -c "$size" <"$f"
+  elif [ "$size" -gt "$base" ]; then
+    tail -c "+$((base + 1))" <"$f" | head -c $((size - base))
+  fi
+  [ "$inode" = "$(ls -di "$f")" ] && word=same || word=changed
+  printf '%s\t%s\t%s\n' "$NONCE" "$n" $word
+}
+
+# begins LENGTH DIGEST: whether the file is at least as long, and its first bytes have that digest.
+begins() {
+  [ "$1" != - ] && [ "$1" -le "$size" ] || return 1
+  [ "$1" -eq 0 ] || [ "$(head -c "$1" <"$f" | sha)" = "$2" ]
+}

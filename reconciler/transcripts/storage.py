@@ -1,0 +1,300 @@
+"""Where an archive lies: a plain folder, by directory handles that follow no link, or anything fsspec can open."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import stat
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import unquote, urlsplit
+
+from reconciler.errors import ReconcilerError
+
+CHUNK = 1 << 20
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FORBIDDEN = {errno.EROFS, errno.EACCES, errno.EPERM}
+
+
+class Storage(Protocol):
+    """Files by relative names with `/`. Errors are ReconcilerErrors; a failed write leaves what was there."""
+
+    def names(self, folder: str) -> list[str]:
+        """What lies in a folder; nothing where there is no such folder."""
+
+    def size(self, path: str) -> int | None:
+        """Bytes of a plain file; None where there is none."""
+
+    def chunks(self, path: str, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
+        """Its bytes from an offset on."""
+
+    def replace(self, path: str, chunks: Iterable[bytes]) -> None:
+        """Write a whole file beside, sync it, and give it its name."""
+
+    def rename(self, path: str, to: str) -> None:
+        """Give a file another name."""
+
+    def remove(self, path: str) -> None:
+        """Delete a file or a folder with all that is in it."""
+
+    def locked(self, name: str) -> AbstractContextManager[None]:
+        """One writer at a time for what lies below a folder."""
+
+
+def open_storage(where: str | os.PathLike[str]) -> Storage:
+    """The storage that a path or URL names."""
+    text = os.fspath(where)
+    parts = urlsplit(text)
+    if parts.scheme == "file":
+        return Folder(Path(unquote(parts.path)))
+    return Remote(text) if "://" in text else Folder(Path(text).expanduser())
+
+
+@contextmanager
+def translated(where: str) -> Iterator[None]:
+    """Errors of the operating system, as one that a user can act on."""
+    try:
+        yield
+    except OSError as error:
+        why = error.strerror or str(error)
+        if error.errno in _FULL:
+            raise ReconcilerError(
+                f"the archive {where} is full: {why}", code="disk-full", remedy="free some space where it lies"
+            ) from error
+        if error.errno in _FORBIDDEN:
+            raise ReconcilerError(
+                f"the archive {where} cannot be written: {why}",
+                code="read-only",
+                remedy="give reconciler the right to write there, or set another archive",
+            ) from error
+        if error.errno in (errno.ELOOP, errno.ENOTDIR):
+            raise ReconcilerError(
+                f"the archive {where} holds a link or a file where a folder belongs",
+                code="unsafe-name",
+                remedy="look at it and take it away; nothing outside the archive is ever followed",
+            ) from error
+        raise ReconcilerError(f"the archive {where} cannot be used: {why}", code="archive") from error
+
+
+class Folder:
+    """A plain folder: atomic renames, modes 0700 and 0600, no link is followed below its root."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._guards: dict[str, threading.Lock] = {}
+
+    def __str__(self) -> str:
+        return str(self.root)
+
+    @contextmanager
+    def _folder(self, parts: list[str], *, make: bool) -> Iterator[int]:
+        """A handle of a folder below the root, reached one step at a time."""
+        if make:
+            self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+        handle = os.open(self.root, flags)
+        try:
+            for part in parts:
+                if make:
+                    with contextlib.suppress(FileExistsError):
+                        os.mkdir(part, 0o700, dir_fd=handle)
+                below = os.open(part, flags | os.O_NOFOLLOW, dir_fd=handle)
+                os.close(handle)
+                handle = below
+            yield handle
+        finally:
+            os.close(handle)
+
+    @contextmanager
+    def _at(self, path: str, *, make: bool = False) -> Iterator[tuple[int, str]]:
+        *folders, name = path.split("/")
+        with translated(f"{self.root}/{path}"), self._folder(folders, make=make) as handle:
+            yield handle, name
+
+    def names(self, folder: str) -> list[str]:
+        """What lies in a folder; nothing where there is no such folder."""
+        with translated(f"{self.root}/{folder}"):
+            try:
+                with self._folder([p for p in folder.split("/") if p], make=False) as handle:
+                    return sorted(os.listdir(handle))
+            except FileNotFoundError:
+                return []
+
+    def size(self, path: str) -> int | None:
+        """Bytes of a plain file; None where there is none."""
+        with self._at_or_none(path) as found:
+            return found.st_size if found is not None and stat.S_ISREG(found.st_mode) else None
+
+    @contextmanager
+    def _at_or_none(self, path: str) -> Iterator[os.stat_result | None]:
+        found = None
+        with translated(f"{self.root}/{path}"), contextlib.suppress(FileNotFoundError):
+            *folders, name = path.split("/")
+            with self._folder(folders, make=False) as handle:
+                found = os.stat(name, dir_fd=handle, follow_symlinks=False)
+        yield found
+
+    def chunks(self, path: str, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
+        """Its bytes from an offset on. Raises ReconcilerError for what is no plain file."""
+        with self._at(path) as (folder, name):
+            handle = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+            with open(handle, "rb") as file:
+                if not stat.S_ISREG(os.fstat(handle).st_mode):
+                    raise OSError(errno.ENOTDIR, "no plain file")
+                file.seek(offset)
+                while (room := CHUNK if length is None else min(CHUNK, length)) and (data := file.read(room)):
+                    length = None if length is None else length - len(data)
+                    yield data
+
+    def replace(self, path: str, chunks: Iterable[bytes]) -> None:
+        """Write a whole file beside, sync it and its folder, and give it its name."""
+        with self._at(path, make=True) as (folder, name):
+            beside = f".new-{secrets.token_hex(6)}"
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            handle = os.open(beside, flags, 0o600, dir_fd=folder)
+            try:
+                with open(handle, "wb") as file:
+                    for data in chunks:
+                        file.write(data)
+                    file.flush()
+                    os.fsync(handle)
+                os.replace(beside, name, src_dir_fd=folder, dst_dir_fd=folder)
+                os.fsync(folder)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    os.unlink(beside, dir_fd=folder)
+                raise
+
+    def rename(self, path: str, to: str) -> None:
+        """Give a file another name."""
+        with self._at(path) as (here, old), self._at(to, make=True) as (there, new):
+            os.replace(old, new, src_dir_fd=here, dst_dir_fd=there)
+
+    def remove(self, path: str) -> None:
+        """Delete a file or a folder with all that is in it; links go, what they point to stays."""
+        with self._at(path) as (folder, name):
+            _remove(folder, name)
+
+    @contextmanager
+    def locked(self, name: str) -> Iterator[None]:
+        """One writer at a time, also among processes."""
+        import fcntl
+
+        with self._guards.setdefault(name, threading.Lock()), self._at(f"{name}/.lock", make=True) as (folder, lock):
+            handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=folder)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX)
+                yield
+            finally:
+                os.close(handle)
+
+
+def _remove(folder: int, name: str) -> None:
+    if not stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+        os.unlink(name, dir_fd=folder)
+        return
+    handle = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        for below in os.listdir(handle):
+            _remove(handle, below)
+    finally:
+        os.close(handle)
+    os.rmdir(name, dir_fd=folder)
+
+
+class Remote:
+    """Anything that fsspec opens by its URL. One controller at a time writes there: it has no locks."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._guards: dict[str, threading.Lock] = {}
+        with self._translated():
+            import fsspec
+
+            self._files, self._root = fsspec.core.url_to_fs(url)
+
+    def __str__(self) -> str:
+        return self.url
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Libraries of clouds have errors of their own, and their packages may be missing."""
+        try:
+            with translated(self.url):
+                yield
+        except (ReconcilerError, GeneratorExit):
+            raise
+        except ImportError as error:
+            raise ReconcilerError(
+                f"the archive {self.url} needs a package: {error}", code="archive", remedy="pip install it"
+            ) from error
+        except Exception as error:
+            raise ReconcilerError(f"the archive {self.url} cannot be used: {error}", code="archive") from error
+
+    def _path(self, path: str) -> str:
+        return f"{self._root.rstrip('/')}/{path}"
+
+    def names(self, folder: str) -> list[str]:
+        """What lies in a folder; nothing where there is no such folder."""
+        with self._translated():
+            try:
+                self._files.invalidate_cache()
+                found: list[Any] = self._files.ls(self._path(folder).rstrip("/"), detail=False)
+            except (FileNotFoundError, NotADirectoryError):
+                return []
+            return sorted(str(name).rstrip("/").rpartition("/")[2] for name in found)
+
+    def size(self, path: str) -> int | None:
+        """Bytes of a file; None where there is none."""
+        with self._translated():
+            try:
+                found = self._files.info(self._path(path))
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+            return int(found["size"]) if found["type"] == "file" and not found.get("islink") else None
+
+    def chunks(self, path: str, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
+        """Its bytes from an offset on."""
+        with self._translated(), self._files.open(self._path(path), "rb") as file:
+            file.seek(offset)
+            while (room := CHUNK if length is None else min(CHUNK, length)) and (data := file.read(room)):
+                length = None if length is None else length - len(data)
+                yield bytes(data)
+
+    def replace(self, path: str, chunks: Iterable[bytes]) -> None:
+        """Write a whole file under another name, then move it."""
+        where = self._path(path)
+        beside = f"{where.rpartition('/')[0]}/.new-{secrets.token_hex(6)}"
+        with self._translated():
+            self._files.makedirs(where.rpartition("/")[0], exist_ok=True)
+            try:
+                with self._files.open(beside, "wb") as file:
+                    for data in chunks:
+                        file.write(data)
+                self._files.mv(beside, where)
+            except BaseException:
+                with contextlib.suppress(Exception):
+                    self._files.rm(beside)
+                raise
+
+    def rename(self, path: str, to: str) -> None:
+        """Give a file another name."""
+        with self._translated():
+            self._files.makedirs(self._path(to).rpartition("/")[0], exist_ok=True)
+            self._files.mv(self._path(path), self._path(to))
+
+    def remove(self, path: str) -> None:
+        """Delete a file or a folder with all that is in it."""
+        with self._translated():
+            self._files.rm(self._path(path), recursive=True)
+
+    @contextmanager
+    def locked(self, name: str) -> Iterator[None]:
+        """One writer at a time in this process."""
+        with self._guards.setdefault(name, threading.Lock()):
+            yield
