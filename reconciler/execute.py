@@ -17,6 +17,7 @@ from reconciler.hosts import Hosts
 from reconciler.journal import Journal
 from reconciler.leases import Leases, this_machine
 from reconciler.steps import StepRunner
+from reconciler.transcripts.archive import Archive
 
 Tell = Callable[[Event], None]
 
@@ -25,7 +26,14 @@ class Execution:
     """One plan being carried out. `drain` lets what runs finish and starts nothing more."""
 
     def __init__(
-        self, plan: Plan, desired: Desired, hosts: Hosts, agents: Mapping[str, Agent], journal: Journal, tell: Tell
+        self,
+        plan: Plan,
+        desired: Desired,
+        hosts: Hosts,
+        agents: Mapping[str, Agent],
+        journal: Journal,
+        tell: Tell,
+        archive: Archive,
     ) -> None:
         self.plan = plan
         self._desired = desired
@@ -33,6 +41,7 @@ class Execution:
         self._agents = agents
         self._journal = journal
         self._tell = tell
+        self._archive = archive
         self._draining = asyncio.Event()
         self._outcomes: dict[str, asyncio.Future[Outcome]] = {}
         self._starts = {name: asyncio.Semaphore(host.max_parallel_starts) for name, host in desired.hosts.items()}
@@ -47,7 +56,7 @@ class Execution:
         actions = self.plan.effective
         on_local = any(session.host == "local" for session in self._desired.sessions.values())
         leases = Leases(self.plan.fleet, who, this_machine() if on_local else "")
-        runner = StepRunner(self._desired, self._hosts, self._agents, leases)
+        runner = StepRunner(self._desired, self._hosts, self._agents, leases, self._archive)
         concerned = frozenset[str]().union(*(action.hosts for action in actions))
         try:
             await leases.acquire(self._hosts.connection(name, self._desired.hosts[name]) for name in concerned)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +21,10 @@ from reconciler.hosts import Hosts
 from reconciler.journal import Journal
 from reconciler.leases import holder
 from reconciler.observe import observe
+from reconciler.transcripts.archive import Archive
+from reconciler.transcripts.carrying import item_of, open_archive
+from reconciler.transcripts.relations import relations
+from reconciler.transcripts.sync import PullResult, pull_many
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,7 @@ class Pass:
     observed: Observed
     diff: Diff
     plan: Plan
+    archive: Archive
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,7 @@ class Options:
     selection: Selection = field(default_factory=Selection)
     restart: tuple[str, ...] = ()
     max_stop: str | None = None
+    take_over: tuple[str, ...] = ()  # sessions whose silent host is taken for gone, because a person says so
 
 
 async def preview(
@@ -55,20 +62,26 @@ async def preview(
     agents = drivers.agents(desired)
     observed = await observe(hosts, desired, agents, seen=seen)
     agents = drivers.agents(desired, _agents_seen(observed))
-    diff = compare(desired, observed, journal.places())
+    archive = open_archive(desired)
+    heads = await asyncio.to_thread(archive.heads)
+    related = await relations(hosts, desired, agents, observed, heads, archive.prefix_digest)
+    taken = {address(desired, text).removeprefix("session.") for text in options.take_over}
+    places = {name: host for name, host in journal.places().items() if name not in taken}
+    diff = compare(desired, observed, places)
     silent = [name for name, found in observed.hosts.items() if not isinstance(found, Reached)]
     hold = hold_for(desired, diff, options.selection, silent)
     plan = make_plan(
         diff, desired, observed, agents, plan_id=secrets.token_hex(16), controller=holder(), hold=hold,
-        restart=frozenset(address(desired, text) for text in options.restart),
+        restart=frozenset(address(desired, text) for text in options.restart), archive=heads,
+        relations=related,
     )  # fmt: skip
-    return Pass(desired, agents, observed, diff, plan)
+    return Pass(desired, agents, observed, diff, plan, archive)
 
 
 def execution(done: Pass, hosts: Hosts, journal: Journal, tell: Tell, options: Options | None = None) -> Execution:
     """Ready to carry out the plan of a pass. Raises GuardError where it would stop too much at once."""
     check_stops(done.plan, (options or Options()).max_stop or done.desired.fleet.max_stop)
-    return Execution(done.plan, done.desired, hosts, done.agents, journal, tell)
+    return Execution(done.plan, done.desired, hosts, done.agents, journal, tell, done.archive)
 
 
 async def carry_out(work: Execution, done: Pass, journal: Journal) -> Report:
@@ -81,7 +94,7 @@ async def carry_out(work: Execution, done: Pass, journal: Journal) -> Report:
     journal.remember({
         outcome.address.removeprefix("session."): outcome.host
         for outcome in report.outcomes
-        if outcome.status in ("done", "unknown") and outcome.verb in ("start", "resume", "restart")
+        if outcome.status in ("done", "unknown") and outcome.verb in ("start", "resume", "restart", "move")
     })  # fmt: skip
     return report
 
@@ -120,3 +133,22 @@ def _agents_seen(observed: Observed) -> frozenset[str]:
         for seen in host.sessions.values()
         if seen.record is not None
     )
+
+
+async def archive_all(done: Pass, hosts: Hosts, names: frozenset[str] | None = None) -> list[PullResult]:
+    """From-remote for every session of the fleet (of `names`) that was seen: one exec a host, none where nothing
+    changed. A failure is a value: it never fails a session, and the next time tries again."""
+
+    async def one(reached: Reached) -> list[PullResult]:
+        items = []
+        for name, seen in reached.sessions.items():
+            agent = done.agents.get(seen.record.agent) if seen.record else None
+            declared = done.desired.sessions.get(name)
+            wanted = name in names if names is not None else declared is None or declared.sync.transcript
+            if agent is not None and agent.resumable and wanted:
+                items.append(await item_of(done.desired, reached, agent, name, agent.command))
+        connection = hosts.connection(reached.name, done.desired.hosts[reached.name])
+        return await pull_many(connection, items, done.archive) if items else []
+
+    found = [host for host in done.observed.hosts.values() if isinstance(host, Reached)]
+    return [result for results in await asyncio.gather(*map(one, found)) for result in results]

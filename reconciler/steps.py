@@ -41,6 +41,8 @@ from reconciler.runtimes.operations import (
     stop_operation,
 )
 from reconciler.secret_values import resolve_all
+from reconciler.transcripts.archive import Archive
+from reconciler.transcripts.carrying import Brought, bring, item_of, pull_step
 from reconciler.transports.quoting import quote
 
 Phase = Callable[[str], None]
@@ -56,11 +58,14 @@ _PORT = (
 class StepRunner:
     """Runs the steps of one plan. Conversation ids that were learned on the way go into the records that follow."""
 
-    def __init__(self, desired: Desired, hosts: Hosts, agents: Mapping[str, Agent], leases: Leases) -> None:
+    def __init__(
+        self, desired: Desired, hosts: Hosts, agents: Mapping[str, Agent], leases: Leases, archive: Archive
+    ) -> None:
         self._desired = desired
         self._hosts = hosts
         self._agents = agents
         self._leases = leases
+        self._archive = archive
         self._learned: dict[str, str] = {}
 
     def _connection(self, host: str) -> Connection:
@@ -117,7 +122,7 @@ class StepRunner:
                 return
 
     async def _launch(self, step: LaunchStep, op: str) -> None:
-        places, imports = await self._bring(step) if step.bring else ((), ())
+        brought = await self._bring(step) if step.bring else Brought()
         launch = Launch(
             session=step.session,
             expect=step.expect,
@@ -131,11 +136,23 @@ class StepRunner:
             tmux_conf=step.tmux_conf,
             conversation=step.record.conversation or "",
             snapshot=step.snapshot,
-            places=places,
-            imports=imports,
+            places=brought.places,
+            claim=brought.claim,
+            imports=brought.imports,
         )
         runtime = drivers.runtime(step.strategy)
         await self._operate(step.host, lambda c, n: launch_operation(runtime, c, op, n, launch))
+
+    async def _bring(self, step: LaunchStep) -> Brought:
+        connection = self._connection(step.host)
+        reached = await connection.look(self._desired.fleet.name)
+        return await bring(connection, reached, self._archive, self._agents[step.record.agent], step)
+
+    async def _pull(self, step: PullStep) -> None:
+        connection, agent = self._connection(step.host), self._agents[step.agent]
+        reached, _ = await self._seen(step.host, step.session)
+        item = await item_of(self._desired, reached, agent, step.session, agent.command)
+        await pull_step(connection, reached, self._archive, agent, step, item)
 
     async def fall_back(self, steps: tuple[Step, ...], op: str, phase: Phase) -> None:
         """The way back of a failed move: its first step, which ends what came up, may find nothing to end."""

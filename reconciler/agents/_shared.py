@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from reconciler.core.agent import PROMPT_ARGV_LIMIT, UNKNOWN, Activity, ActivityState, Facts
@@ -13,22 +12,6 @@ from reconciler.core.transcript import safe_name
 
 _KEPT_CONTROLS = "\n\t"
 _STATES: dict[object, ActivityState] = {"busy": "busy", "idle": "idle", "waiting": "waiting"}
-
-
-@dataclass(frozen=True)
-class Claim:
-    """The directory that an agent ties to a working directory, where only the host knows its name.
-
-    Before files are put in place, `sh -c SCRIPT claim STORE ARGS...` runs there: STORE is `store`, a path template as
-    in `Probe`, filled in; `args` are plain text. It finds the directory or makes one and prints its path, or exits 3
-    with a sentence on stderr where it would have to guess. What it prints stands for `directory`, with which every
-    restore path begins.
-    """
-
-    directory: str
-    store: str
-    script: str
-    args: tuple[str, ...]
 
 
 def fits_argv(prompt: str) -> bool:

@@ -135,6 +135,9 @@ class ClaudeCode:
         known = _shared.archived(f"/{name}", f"^/({_parts(session_id)})")
         return f"{_HOME}/projects/{_slug(workdir)}/{name}" if known else None
 
+    def claim(self, workdir: str) -> None:
+        """`restore_path` says all."""
+
     def export_args(self, session_id: str) -> tuple[str, ...] | None:
         """Its files are the conversation."""
         return None

@@ -146,6 +146,9 @@ class Codex:
         """The same path below `sessions/`: a host that knows the thread remembers where it lay."""
         return f"{_HOME}/sessions/{name}" if re.fullmatch(_rollout(session_id), name) else None
 
+    def claim(self, workdir: str) -> None:
+        """`restore_path` says all."""
+
     def export_args(self, session_id: str) -> tuple[str, ...] | None:
         """Its files are the conversation."""
         return None

@@ -11,6 +11,7 @@ from reconciler.core.agent import (
     UNKNOWN,
     Activity,
     ActivityState,
+    Claim,
     Facts,
     Invocation,
     LaunchRequest,
@@ -141,11 +142,11 @@ class Gemini:
         """Below the project's directory; `claim` says which one that is on a host."""
         return f"{_project(workdir)}/{name}" if re.fullmatch(_chats(session_id), name) else None
 
-    def claim(self, workdir: str) -> _shared.Claim:
+    def claim(self, workdir: str) -> Claim:
         """How the host finds the project's directory: as gemini does itself, which then registers it."""
         key = re.sub(r"[][\\.*^$/]", r"\\\g<0>", json.dumps(workdir, ensure_ascii=False))
         name = _project(workdir).rpartition("/")[2]
-        return _shared.Claim(_project(workdir), _STORE, _CLAIM, (workdir, key, name))
+        return Claim(_project(workdir), _STORE, _CLAIM, (workdir, key, name))
 
     def export_args(self, session_id: str) -> tuple[str, ...] | None:
         """Its files are the conversation."""

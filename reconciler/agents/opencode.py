@@ -130,6 +130,9 @@ class OpenCode:
         """Its store is a database."""
         return None
 
+    def claim(self, workdir: str) -> None:
+        """Its store is a database."""
+
     def export_args(self, session_id: str) -> tuple[str, ...] | None:
         """One conversation as JSON, from a live session too."""
         return ("export", session_id) if _SESSION.fullmatch(session_id) else None

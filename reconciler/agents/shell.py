@@ -76,6 +76,9 @@ class Shell:
         """There is no conversation."""
         return None
 
+    def claim(self, workdir: str) -> None:
+        """There is no conversation."""
+
     def export_args(self, session_id: str) -> tuple[str, ...] | None:
         """There is no conversation."""
         return None

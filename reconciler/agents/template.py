@@ -8,7 +8,18 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from reconciler.agents import _globs, _shared
-from reconciler.core.agent import UNKNOWN, WORKDIR, Activity, Agent, Facts, Invocation, LaunchRequest, Probe, Stop
+from reconciler.core.agent import (
+    UNKNOWN,
+    WORKDIR,
+    Activity,
+    Agent,
+    Claim,
+    Facts,
+    Invocation,
+    LaunchRequest,
+    Probe,
+    Stop,
+)
 from reconciler.errors import OperationError, SpecError
 
 _PLACEHOLDER = re.compile(r"\{(session_id|prompt|model|workdir|command)\}")
@@ -155,7 +166,7 @@ class _Templated:
             return _globs.restore_path(self._template.store, name, session_id)
         return self._base.restore_path(name, session_id, workdir) if self._base else None
 
-    def claim(self, workdir: str) -> _shared.Claim | None:
+    def claim(self, workdir: str) -> Claim | None:
         """As the base does."""
         claim = None if self._template.store else getattr(self._base, "claim", None)
         return claim(workdir) if claim else None

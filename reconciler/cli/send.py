@@ -17,6 +17,7 @@ from reconciler.errors import OperationError, UsageError
 from reconciler.hosts import Hosts
 from reconciler.leases import Leases, holder
 from reconciler.steps import StepRunner
+from reconciler.transcripts.carrying import open_archive
 
 
 def command(
@@ -56,7 +57,7 @@ async def _send(desired: Desired, name: str, message: str, timeout: float) -> No
                 timeout=timeout,
             )  # fmt: skip
             op = secrets.token_hex(16)
-            runner = StepRunner(desired, hosts, agents, leases)
+            runner = StepRunner(desired, hosts, agents, leases, open_archive(desired))
             await runner.run(step, op, lambda words: typer.echo(escaped(words), err=True))
         finally:
             await leases.release()

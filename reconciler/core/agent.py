@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 from reconciler.core.observed import Facts, StoreFile
 
 __all__ = [
-    "PROMPT_ARGV_LIMIT", "UNKNOWN", "WORKDIR", "Activity", "ActivityState", "Agent", "Facts", "Invocation",
+    "PROMPT_ARGV_LIMIT", "UNKNOWN", "WORKDIR", "Activity", "ActivityState", "Agent", "Claim", "Facts", "Invocation",
     "LaunchRequest", "Probe", "Stop", "StoreFile",
 ]  # fmt: skip
 
@@ -99,6 +99,22 @@ WORKDIR = "\0workdir\0"
 PROMPT_ARGV_LIMIT = 100_000  # bytes of UTF-8; Linux takes at most 128 KiB per argument
 
 
+@dataclass(frozen=True)
+class Claim:
+    """The directory that an agent ties to a working directory, where only the host knows its name.
+
+    Before files are put in place, `sh -c SCRIPT claim STORE ARGS...` runs there: STORE is `store`, a path template as
+    in `Probe`, filled in; `args` are plain text. It finds the directory or makes one and prints its path, or exits 3
+    with a sentence on stderr where it would have to guess. What it prints stands for `directory`, with which every
+    restore path begins.
+    """
+
+    directory: str
+    store: str
+    script: str
+    args: tuple[str, ...]
+
+
 class Agent(Protocol):
     """A driver: one file in `reconciler/agents`, found by its name. Pure."""
 
@@ -159,6 +175,10 @@ class Agent(Protocol):
         `workdir` is the real path of the session's working directory there. None: this agent's store takes no
         files (see `export_args`), or the name is none of its own.
         """
+
+    def claim(self, workdir: str) -> Claim | None:
+        """How a host finds the directory of its store that belongs to a working directory, where only the host knows
+        its name; None where `restore_path` says all."""
 
     def export_args(self, session_id: str) -> tuple[str, ...] | None:
         """Arguments after the program that print the conversation on stdout, for stores that are no append-only

@@ -43,6 +43,16 @@ class Place:
 
 
 @dataclass(frozen=True)
+class Claim:
+    """How the host finds the directory that stands for `directory` in the paths of places: `sh -c script` says it."""
+
+    directory: str
+    store: str
+    script: str
+    args: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Launch:
     """All that one launch needs. `environment` holds resolved secrets: it travels on stdin and a FIFO only."""
 
@@ -59,6 +69,7 @@ class Launch:
     conversation: str = ""
     snapshot: tuple[str, ...] = ()
     places: tuple[Place, ...] = ()
+    claim: Claim | None = None
     imports: tuple[tuple[str, ...], ...] = ()  # arguments of the agent's own import, one call each
 
 
@@ -270,11 +281,22 @@ def _conversation_lines(launch: Launch) -> str:
     """The lines that keep a copy of the conversation's files and put the archive's in place."""
     lines = ['rm -rf "$dir/snapshot"'] if launch.snapshot else []
     lines += [f"keep {quote([path, str(number)])}" for number, path in enumerate(launch.snapshot)]
-    lines += [f"place {p.number} {p.size} {p.sha256} {probe_path(p.path)}" for p in launch.places]
+    if launch.claim is not None:
+        found = launch.claim
+        words = f"{quote(['sh', '-c', found.script, 'claim'])} {probe_path(found.store)} {quote(found.args)}"
+        lines.append(f'claimed=$({words} 2>&1) || {{ over 1 sync-failed "$claimed"; exit 1; }}')
+    lines += [f"place {p.number} {p.size} {p.sha256} {_place_path(launch, p.path)}" for p in launch.places]
     lines += [f"take_in {' '.join(_value(arg) for arg in arguments)}" for arguments in launch.imports]
     if launch.places or launch.imports:
         lines.append('rm -rf "$dir/incoming"')
     return "(umask 077\n:" + "\n".join(["", *lines]) + "\n) || exit 1\n" if lines else ""
+
+
+def _place_path(launch: Launch, path: str) -> str:
+    """Where a place lies; below what the host has claimed, where it has to find that out itself."""
+    if launch.claim is not None and path.startswith(launch.claim.directory + "/"):
+        return '"$claimed"' + probe_path(path[len(launch.claim.directory) :])
+    return probe_path(path)
 
 
 def restore_operation(

@@ -66,7 +66,7 @@ def _pairs(
 
 def host_files(agent: Agent, seen: SessionSeen, conversation: str) -> dict[str, HostFile]:
     """The files of a conversation on a host by their names in the archive."""
-    found = {}
+    found: dict[str, HostFile] = {}
     for file in seen.facts.store or ():
         name = agent.archive_name(file.path, conversation)
         if name is not None and (name not in found or file.size > found[name].size):

@@ -1,0 +1,96 @@
+"""What a launch and a stop need of the archive: files brought to a host before, a conversation copied after."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from reconciler.core.agent import Agent
+from reconciler.core.observed import Reached
+from reconciler.core.spec import Desired
+from reconciler.core.steps import LaunchStep, PullStep
+from reconciler.errors import OperationError, ReconcilerError
+from reconciler.hosts import Connection
+from reconciler.runtimes.operations import Claim, Place
+from reconciler.secret_values import resolve_all
+from reconciler.transcripts.archive import Archive, default_place
+from reconciler.transcripts.relations import host_files
+from reconciler.transcripts.staging import outgoing, stage
+from reconciler.transcripts.sync import Item, PullResult, pull_many
+
+
+def open_archive(desired: Desired) -> Archive:
+    """The archive of a fleet: where its specs say, or below the user's data directory. Creates nothing."""
+    return Archive(desired.fleet.archive or default_place(desired.fleet.name))
+
+
+@dataclass(frozen=True)
+class Brought:
+    """What was staged on the host, and where the launch puts it."""
+
+    places: tuple[Place, ...] = ()
+    imports: tuple[tuple[str, ...], ...] = ()
+    claim: Claim | None = None
+
+
+async def bring(connection: Connection, reached: Reached, archive: Archive, agent: Agent, step: LaunchStep) -> Brought:
+    """Stage the archive's copy of the conversation. Raises OperationError(sync-failed) where it cannot be resumed."""
+    conversation = step.bring
+    assert conversation is not None
+    archived = await asyncio.to_thread(archive.get, step.session, conversation)
+    if archived is None or archived.empty:
+        raise OperationError(f"the archive has nothing of conversation {conversation}", code="sync-failed")
+    seen = reached.sessions.get(step.session)
+    here = host_files(agent, seen, conversation) if seen is not None else {}
+    store = {file.path: file for file in (seen.facts.store or ())} if seen is not None else {}
+    beside = {name: store[file.path] for name, file in here.items()}
+    exported = agent.export_args(conversation) is not None
+    names = [name for name in archived.files if exported or agent.restore_path(name, conversation, step.real_workdir)]
+    if exported:
+        names = [name for name in names if name == "export"]
+    if not names:
+        raise OperationError(f"{agent.name} does not say where its conversation belongs", code="sync-failed")
+    files = await asyncio.to_thread(outgoing, archive, archived, beside, names)
+    staged = await stage(connection, reached.state_dir, step.session, files)
+    if exported:
+        below = f"{reached.state_dir}/sessions/{step.session}/incoming"
+        return Brought(imports=tuple(agent.import_args(f"{below}/{s.number}") or () for s in staged))
+    places = tuple(
+        Place(s.number, s.size, s.sha256, agent.restore_path(s.name, conversation, step.real_workdir) or "")
+        for s in staged
+    )
+    found = agent.claim(step.real_workdir)
+    claim = Claim(found.directory, found.store, found.script, found.args) if found is not None else None
+    return Brought(places, claim=claim)
+
+
+async def pull_step(
+    connection: Connection, reached: Reached, archive: Archive, agent: Agent, step: PullStep, launch: Item
+) -> PullResult:
+    """From-remote for one step. Raises where the step requires the archive to have all of it afterwards."""
+    [result] = await pull_many(connection, [launch], archive)
+    if not step.required:
+        return result
+    if result.error is not None:
+        raise result.error
+    if result.outcome not in ("synced", "unchanged"):
+        raise OperationError(
+            f"its conversation could not be copied from {connection.name}: {result.message}",
+            code="diverged" if result.outcome in ("diverged", "archive-ahead") else "sync-failed",
+            remedy=f"reconciler sync {step.session}",
+        )
+    return result
+
+
+async def item_of(desired: Desired, reached: Reached, agent: Agent, session: str, command: str) -> Item:
+    """What a sync has to know of a session: for agents that export, also how they are run."""
+    seen = reached.sessions[session]
+    environment: dict[str, str] = {}
+    declared = desired.sessions.get(session)
+    if declared is not None and agent.export_args("x") is not None:
+        try:
+            environment = await asyncio.to_thread(resolve_all, dict(declared.env))
+        except ReconcilerError:
+            environment = {}  # an export needs no credentials
+    host = desired.hosts.get(reached.name)
+    return Item(session, agent, seen, command, environment, (host.shell or "") if host else "")
