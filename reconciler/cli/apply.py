@@ -24,14 +24,14 @@ from reconciler.cli.common import (
 from reconciler.cli.render.progress import looking, progress
 from reconciler.cli.render.text import coloured
 from reconciler.core.plan import Plan
-from reconciler.core.printed import action_json, recap, render
+from reconciler.core.printed import action_json, escaped, recap, render
 from reconciler.core.report import Report, apply_exit_code
 from reconciler.core.spec import Desired
 from reconciler.errors import UsageError
 from reconciler.execute import Execution
 from reconciler.hosts import Hosts
 from reconciler.journal import open_journal
-from reconciler.reconcile import Options, carry_out, execution, preview
+from reconciler.reconcile import Options, Pass, archive_all, carry_out, execution, preview
 
 REFUSED = 8
 
@@ -46,6 +46,10 @@ def command(
     exclude: Exclude = None,
     select: Select = None,
     restart: Restart = None,
+    take_over: Annotated[
+        list[str] | None,
+        typer.Option("--take-over", metavar="ADDRESS", help="Take its host, which does not answer, for gone."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Make it happen: look, show the plan, ask, carry out that very plan.
@@ -57,7 +61,7 @@ def command(
         raise UsageError(f"--max-stop {max_stop}: expected a number or a percentage such as 50%")
     if not auto_approve and (as_json or not sys.stdin.isatty()):
         raise UsageError("apply asks before it acts, and there is no terminal to ask on", remedy="--auto-approve")
-    options = Options(selection(target, exclude, select), tuple(restart or ()), max_stop)
+    options = Options(selection(target, exclude, select), tuple(restart or ()), max_stop, tuple(take_over or ()))
     report = run(_apply(desired, options, auto_approve, as_json))
     if report is None:
         typer.echo("Nothing was done.", err=True)
@@ -77,8 +81,18 @@ async def _apply(desired: Desired, options: Options, approved: bool, as_json: bo
             with progress(as_json) as tell:
                 _handle_signals(work)
                 report = await carry_out(work, done, journal)
+            await _archive(done, hosts, report, as_json)
     _recap(report, as_json)
     return report
+
+
+async def _archive(done: Pass, hosts: Hosts, report: Report, as_json: bool) -> None:
+    """Copy what is new in the conversations; what does not work is said, and is no failure of the apply."""
+    if report.interrupted:
+        return
+    for result in await archive_all(done, hosts):
+        if result.outcome in ("failed", "diverged"):
+            typer.echo(f"warning: session.{result.session}: not archived: {escaped(result.message)}", err=True)
 
 
 def _asked() -> bool:
