@@ -36,6 +36,8 @@ resume = ["script-agent", "resume", "{session_id}", "{prompt}"]
 store = ["{home}/.script-agent/{session_id}.jsonl"]
 stop_keys = []
 """
+# A broken line is noticed within seconds, so that tests need not wait for minutes.
+PATIENCE = 'connection_timeout = "3s"\nkeepalive_interval = "1s"\nkeepalive_count = 2\n'
 T = TypeVar("T")
 
 
@@ -73,7 +75,7 @@ class Program:
     def write(self, text: str, *, fleet: str = "") -> None:
         """The specs, all of them: hosts by their names, the agents above, and `text`."""
         names = [name for name in self.fleet.hosts if f"[hosts.{name}]" not in text]
-        hosts = "".join(f'[hosts.{name}]\nconnection_timeout = "3s"\n' for name in names)
+        hosts = "".join(f"[hosts.{name}]\n{PATIENCE}" for name in names)
         self.raw(f'[fleet]\nname = "{self.name}"\n{fleet}\n{hosts}{AGENTS}\n{text}\n')
 
     def raw(self, text: str) -> None:
@@ -171,6 +173,19 @@ class Site:
     def kill(self, pid: int, signal: str = "KILL") -> None:
         """A signal from somebody on the host."""
         assert self.host.exec(["kill", f"-{signal}", str(pid)]).returncode == 0
+
+    def at_work(self) -> bool:
+        """Whether an operation runs on the host: one lives on when its controller dies."""
+        return any(argv == ["sh"] for _, argv in self.host.processes())
+
+    def fence(self) -> int:
+        """The highest fence that the host has seen."""
+        return int((self.state / "fence").read_text(encoding="ascii"))
+
+    def lease(self) -> tuple[int, str]:
+        """Until when, and by whom."""
+        until_when, _, holder = (self.state / "lease").read_text(encoding="ascii").strip().partition(" ")
+        return int(until_when), holder
 
     def tmux(self, *words: str) -> str:
         """The answer of the fleet's own tmux server."""

@@ -25,10 +25,18 @@ over() {
 # an ignored signal would stay ignored in the agent.
 trap : TERM INT HUP
 
-# The environment of a login, read by the user's own shell, printed by sh, between marks since profiles print.
+# The environment and umask of a login, read by the user's own shell, printed by sh, between marks since profiles
+# print. Without our terminal: an interactive shell would take it for itself, or be stopped when it cannot.
 login_environment() {
+  if command -v setsid >/dev/null 2>&1; then
+    set -- setsid "$shell" "$1"
+  elif command -v perl >/dev/null 2>&1; then
+    set -- perl -MPOSIX -e 'setsid; exec @ARGV' "$shell" "$1"
+  else
+    set -- "$shell" "$1"
+  fi
   # shellcheck disable=SC2016
-  e_out=$(bounded 15 "$shell" "$1" 'exec sh -c '\''echo "reconciler<"; export -p; echo ">reconciler"'\''' 2>/dev/null)
+  e_out=$(bounded 15 "$@" 'exec sh -c '\''echo "reconciler<"; echo "umask $(umask)"; export -p; echo ">reconciler"'\''' 2>/dev/null)
   case $e_out in
   *'reconciler<'*'>reconciler'*)
     e_out=${e_out#*reconciler<}
