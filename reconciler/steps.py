@@ -24,6 +24,7 @@ from reconciler.core.steps import (
     PullStep,
     ReadyStep,
     RecordStep,
+    RenameStep,
     SendStep,
     Step,
     StopStep,
@@ -36,6 +37,7 @@ from reconciler.runtimes.operations import (
     forget_operation,
     launch_operation,
     record_operation,
+    rename_operation,
     restore_operation,
     send_operation,
     stop_operation,
@@ -100,6 +102,13 @@ class StepRunner:
                 await self._pull(step)
             case ForgetStep():
                 await self._operate(step.host, lambda c, n: forget_operation(c, op, n, step.session, step.expect))
+                # It may go on and on: what the archive has of it is no session's any more.
+                await asyncio.to_thread(self._archive.forget, step.session)
+            case RenameStep():
+                runtime = drivers.runtime(step.strategy)
+                await self._operate(step.host, lambda c, n: rename_operation(
+                    runtime, c, op, n, session=step.session, expect=step.expect, record=step.record
+                ))  # fmt: skip
             case _:
                 assert_never(step)
 

@@ -11,7 +11,17 @@ from reconciler.core.observed import Observed, Reached, SessionSeen, Unreached
 from reconciler.core.readiness import activity_of, busy, completed
 from reconciler.core.record import Record
 from reconciler.core.spec import Session, Stop
-from reconciler.core.steps import ForgetStep, IdleStep, LaunchStep, PullStep, RecordStep, Step, StopStep, Verb
+from reconciler.core.steps import (
+    ForgetStep,
+    IdleStep,
+    LaunchStep,
+    PullStep,
+    RecordStep,
+    RenameStep,
+    Step,
+    StopStep,
+    Verb,
+)
 from reconciler.core.transcript import Archived
 from reconciler.errors import ReconcilerError
 
@@ -46,6 +56,11 @@ def decide(context: Context, observed: Observed, entry: Entry, *, forced: bool =
         return Decision("blocked", entry.reason, entry.message, _look_at(entry, host))
     if entry.reason == "twice":
         return Decision("blocked", "twice", entry.message, "reconciler attach, then stop one of the two by hand")
+    if entry.reason == "renamed" and entry.seen is not None and entry.seen.record is not None:
+        seen, record = entry.seen, replace(entry.seen.record, name=entry.name)
+        step = RenameStep(seen.name, host.name, record.strategy, seen.incarnation, record)
+        change = Change("name", seen.name, entry.name)
+        return Decision("update", "renamed", f"{entry.message}: renamed without a restart", "", (step,), (change,))
     try:
         if entry.reason == "moved":
             return _move(context, observed, host, entry, entry.desired)

@@ -142,16 +142,19 @@ def compare(desired: Desired, observed: Observed, last_seen: Mapping[str, str] |
     `last_seen` is what observation alone cannot tell: the host on which the journal last saw each session.
     """
     places = _places(observed)
+    renames = {m.to.removeprefix("session."): m.from_.removeprefix("session.") for m in desired.moved}
     entries = [
-        _declared(desired, observed, (last_seen or {}).get(name), places.get(name, ()), name)
+        _renamed(desired, observed, name, renames.get(name))
+        or _declared(desired, observed, (last_seen or {}).get(name), places.get(name, ()), name)
         for name in desired.sessions
     ]
+    renamed = {(e.host, e.seen.name) for e in entries if e.reason == "renamed" and e.seen is not None}
     for host, seen in observed.hosts.items():
         if isinstance(seen, Reached):
             entries += [
                 _orphan(host, session)
                 for name, session in sorted(seen.sessions.items())
-                if name not in desired.sessions and _kept(session)
+                if name not in desired.sessions and _kept(session) and (host, name) not in renamed
             ]
     return Diff((*entries, *_left_behind(desired, last_seen or {})))
 
@@ -220,6 +223,21 @@ def _declared(
     if seen is None or (seen.record is None and not seen.live):
         return Entry(name, "missing", session.host, "new", "not on the host yet", session, seen)
     return _present(desired, name, session, seen, host)
+
+
+def _renamed(desired: Desired, observed: Observed, name: str, old: str | None) -> Entry | None:
+    """A session that a `[[moved]]` names, as long as its host knows it by its old name only."""
+    session = desired.sessions[name]
+    host = observed.hosts.get(session.host)
+    if old is None or old in desired.sessions or not isinstance(host, Reached):
+        return None
+    before, now = host.sessions.get(old), host.sessions.get(name)
+    if before is None or before.record is None or (now is not None and (now.record is not None or now.live)):
+        return None
+    if before.state in ("broken", "unknown", "starting"):
+        kind: Kind = "unknown" if before.state == "unknown" else "drifted"
+        return Entry(name, kind, session.host, before.state, f"as session.{old}: {before.trouble}", session, before)
+    return Entry(name, "drifted", session.host, "renamed", f"it is session.{old} there", session, before)
 
 
 def _owner(places: tuple[tuple[str, SessionSeen], ...]) -> tuple[str, SessionSeen] | None:

@@ -120,7 +120,18 @@ class ForgetStep:
     expect: int
 
 
-Step = LaunchStep | ReadyStep | IdleStep | StopStep | PullStep | SendStep | RecordStep | ForgetStep
+@dataclass(frozen=True)
+class RenameStep:
+    """Give a session that goes on another name; `record` bears the new one."""
+
+    session: str
+    host: str
+    strategy: str
+    expect: int
+    record: Record
+
+
+Step = LaunchStep | ReadyStep | IdleStep | StopStep | PullStep | SendStep | RecordStep | ForgetStep | RenameStep
 
 
 @dataclass(frozen=True)

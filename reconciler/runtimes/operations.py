@@ -217,6 +217,23 @@ def record_operation(credentials: Credentials, op: str, nonce: str, record: Reco
     )
 
 
+def rename_operation(
+    runtime: Runtime, credentials: Credentials, op: str, nonce: str, *, session: str, expect: int, record: Record
+) -> str:
+    """Give a session that goes on the name that its record bears."""
+    return _script(
+        runtime,
+        credentials,
+        op,
+        nonce,
+        f"guard session-{session}\nop_rename",
+        NAME=session,
+        TO=record.name,
+        EXPECT=expect,
+        RECORD=record.to_json(),
+    )
+
+
 def forget_operation(credentials: Credentials, op: str, nonce: str, session: str, expect: int) -> str:
     """Stop managing a session; it goes on."""
     return _script(None, credentials, op, nonce, f"guard session-{session}\nop_forget", NAME=session, EXPECT=expect)

@@ -392,6 +392,23 @@ op_record() {
   finish '{"ok":true}'
 }
 
+# op_rename: NAME TO EXPECT RECORD: another name without a restart. The old one stays as a link: the wrapper and the
+# agent's hooks go on writing to it; a look passes links over.
+op_rename() {
+  session "$NAME" "$EXPECT"
+  take "$state/locks/session-$TO" 30
+  r_to=$state/sessions/$TO
+  [ ! -e "$r_to/record.json" ] || fail stale "there is a session $TO already"
+  if [ -L "$r_to" ]; then rm -f "$r_to"; elif [ -d "$r_to" ]; then mv "$r_to" "$r_to.old$$"; fi
+  login_path
+  runtime_rename "$TO"
+  mv "$dir" "$r_to" && ln -s "$TO" "$dir" || fail failed "cannot rename $dir"
+  dir=$r_to
+  put "$dir/record.json" "$RECORD
+"
+  finish '{"ok":true}'
+}
+
 # op_forget: NAME EXPECT: the session goes on, we let go of it. Nothing is deleted.
 op_forget() {
   session "$NAME" "$EXPECT"

@@ -36,3 +36,5 @@ runtime_end() { :; }
 runtime_load() { fail no-terminal "a session of the strategy process has no terminal to send to"; }
 
 runtime_send() { :; }
+
+runtime_rename() { :; }

@@ -46,3 +46,8 @@ runtime_send() {
   sleep 0.5 2>/dev/null || sleep 1
   tm send-keys -t "=$NAME:" Enter >/dev/null 2>&1 || fail failed "tmux did not send Enter"
 }
+
+runtime_rename() {
+  tm has-session -t "=$NAME" >/dev/null 2>&1 || return 0
+  tm rename-session -t "=$NAME" "$1" >/dev/null 2>&1 || fail failed "tmux did not rename the session"
+}
