@@ -83,10 +83,10 @@ async def _exchange(connection: Connection, works: Sequence[Work]) -> None:
 
 
 def _failed(works: Sequence[Work], error: HostError) -> None:
-    """What broke an answer fails; what stood behind it is asked again, unless the line itself broke."""
-    for work in works:
-        begun = work.spool is not None
-        if work.open and (begun or error.code != "sync-failed"):
+    """What broke an answer fails; what stood behind it is asked again, unless it was the line or all of it."""
+    begun = [work for work in works if work.spool is not None]
+    for work in begun if begun and error.code == "sync-failed" else works:
+        if work.open:
             work.fail(error)
         work.spool = None
 

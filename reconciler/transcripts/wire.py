@@ -101,7 +101,8 @@ async def read_frame(frames: Frames, index: int, path: str, spool: IO[bytes]) ->
         raise frames.broken("a line in it is none of ours")
     base, size = int(fields[2]), int(fields[3])
     word, digest = fields[1], fields[5]
-    mtime = float(number(fields[4]) or 0)
+    # `-`: too young to vouch for anything.
+    mtime = float(found if (found := number(fields[4])) is not None else -1)
     if word in ("ahead", "other"):
         if not 0 <= size - base <= FILE_LIMIT:
             raise frames.broken("it announces more than was asked for")

@@ -224,13 +224,22 @@ class Work:
         path = self.files[name].path
         return Part(name, frame.base, sha256, tail, path, frame.size, frame.mtime)
 
+    def _known(self, name: str, frame: Frame) -> bool:
+        """Whether there is nothing to write down either."""
+        have = self.manifest.archived.files.get(name) if self.manifest else None
+        if have is None or self.manifest is None or self.manifest.archived.diverged:
+            return False
+        told = (have.size, have.host_path, have.host_size, have.host_mtime)
+        same = told == (frame.size, self.files[name].path, frame.size, frame.mtime)
+        return same and self.manifest.archived.host == self.host
+
     def _conclude(self) -> None:
         """No divergence: what the host has more of is appended."""
         if "diverged" in self.settled.values():
             return self.finish("diverged")
         parts, behind = [], not self.files and self.manifest is not None and not self.manifest.archived.empty
         for name, frame in self.frames.items():
-            if frame.word == "ahead":
+            if frame.word == "ahead" and not self._known(name, frame):
                 have = self.manifest.archived.files.get(name) if self.manifest else None
                 parts.append(self._part(name, frame, have.sha256 if have else EMPTY))
             behind = behind or frame.word == "short"

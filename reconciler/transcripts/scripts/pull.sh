@@ -7,6 +7,8 @@ export LC_ALL
 stat_format='%s %Y' stat_flag=-c
 stat -c %s / >/dev/null 2>&1 || stat_format='%z %m' stat_flag=-f
 
+now=$(date +%s)
+
 say() { printf '%s\t%s\t%s\t%s\t%s\t%s\t%s\n' "$NONCE" "$@"; }
 
 # one N PATH LIMIT LENGTH DIGEST [LENGTH DIGEST]: the first LENGTH whose DIGEST is right says from where on bytes are
@@ -32,6 +34,8 @@ one() {
   inode=$(ls -di "$f")
   s=$(stat "$stat_flag" "$stat_format" "$f" 2>/dev/null) || s="$(($(wc -c <"$f"))) 0"
   size=${s%% *} mtime=${s##* }
+  # What changed in this very second may change once more and look the same.
+  [ "$mtime" -lt $((now - 1)) ] || mtime=-
   if [ "$1" != - ] && [ "$size" -lt "$1" ]; then
     say "$n" short 0 "$size" "$mtime" "$(head -c "$size" <"$f" | sha)"
     return

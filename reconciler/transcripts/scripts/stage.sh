@@ -30,6 +30,7 @@ told() {
 }
 # Whoever sends stops when we have ended.
 full() {
+  rm -rf "$spool" "$spool.list"
   printf '%s\tfull\n' "$nonce"
   exit 0
 }
@@ -40,4 +41,5 @@ head -c "$4" >"$spool" 2>/dev/null
 [ $(($(wc -c <"$spool"))) -eq "$4" ] || full
 head -c "$3" <"$spool" >"$spool.list" 2>/dev/null || full
 . "$spool.list"
+rm -rf "$spool" "$spool.list"
 printf '%s\tend\n' "$nonce"
