@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,8 @@ from tests.e2e.program import Program, Site, fleet_of, install_script_agent, unt
 pytestmark = pytest.mark.e2e
 NASTY = (
     "-n --help 'single' \"double\" $(touch /tmp/pwned) `touch /tmp/pwned` ${HOME} $HOME \\n \\\\ %s %d * ? [a] ~ # !x\n"
-    "\n  indented; && || | > <(x) \u00fc \u4e2d \U0001f701 \u202e \ufeff \u00a0 {session_id} {prompt} '\"'\"' EOF\n\ttab\n"
+    "\n  indented; && || | > <(x) \u00fc \u4e2d \U0001f701 \u202e \ufeff \u00a0 {session_id} {prompt} "
+    "'\"'\"' EOF\n\ttab\n"
 )
 ENVIRONMENT = {
     "LINES_OF": "one\ntwo\n\nfour",
@@ -132,6 +134,17 @@ def test_a_prompt_too_long_for_an_argument_is_a_named_error(program: Program, si
     assert not (site.state / "sessions").exists()
 
 
+def first_line(path: Path) -> dict[str, Any]:
+    """The first entry of a file that is about to be written."""
+
+    def read() -> str:
+        return path.read_text(encoding="utf-8") if path.exists() else ""
+
+    entry = json.loads(until("its file", read).splitlines()[0])
+    assert isinstance(entry, dict)
+    return entry
+
+
 def test_arguments_and_environment_arrive_as_they_were_written(program: Program, site: Site) -> None:
     arguments = ["-x", "", " ", NASTY, "a'b", "*", "$HOME", "\u00fc\U0001f701"]
     words = ", ".join(toml(word) for word in ["script-agent", "start", "an-id", "", *arguments])
@@ -140,9 +153,7 @@ def test_arguments_and_environment_arrive_as_they_were_written(program: Program,
         ours = more.replace("an-id", name) + f'strategy = "{strategy}"'
         program.write(session(name, ours).replace('"script"', '"shell"', 1))
         program.apply()
-        path = site.host.home / f".script-agent/{name}.jsonl"
-        opened = json.loads(until("its file", lambda: path.exists() and path.read_text(encoding="utf-8"))
-                            .splitlines()[0])  # fmt: skip
+        opened = first_line(site.host.home / f".script-agent/{name}.jsonl")
         assert opened["argv"][1:] == ["start", name, "", *arguments]
         environ = site.environ(opened["pid"])
         assert {key: environ.get(key) for key in ENVIRONMENT} == ENVIRONMENT
