@@ -146,7 +146,7 @@ def _relaunch(
     host: Reached,
     entry: Entry,
     reason: str,
-    message: str,
+    why_now: str,
     restarts: tuple[int, ...] | None = None,
 ) -> Decision:
     """Resume the same conversation; where there is none yet, begin it, first prompt included."""
@@ -155,16 +155,17 @@ def _relaunch(
     assert seen is not None
     agent = context.agent(entry.name)
     if lacking := _missing(context, host, entry, session):
-        return replace(lacking, message=f"{message}; {lacking.message}")
+        return replace(lacking, message=f"{why_now}; {lacking.message}")
     if not _can_resume(agent, seen, session):
         why = "; it has no conversation to resume yet" if agent.resumable else ""
         if agent.resumable and seen.record is not None and seen.record.agent != session.agent:
             why = f"; {session.agent} begins a new conversation"
-        return _start(context, host, entry, reason, message + why, restarts)
-    steps = launch_steps(
-        context, entry.name, host, seen, resume=True, message=_next_message(context, entry), restarts=restarts
-    )
-    return Decision("resume", reason, message, steps=steps, changes=entry.changes)
+        return _start(context, host, entry, reason, why_now + why, restarts)
+    # A task is its prompt: a headless turn without one would fail at once.
+    task = session.lifecycle == "task"
+    message = context.desired.prompts.get(entry.name) if task else _next_message(context, entry)
+    steps = launch_steps(context, entry.name, host, seen, resume=True, message=message, restarts=restarts)
+    return Decision("resume", reason, why_now, steps=steps, changes=entry.changes)
 
 
 def _running(
