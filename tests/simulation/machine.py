@@ -22,10 +22,9 @@ HOME = "/home/me"
 class Refused(Exception):
     """`fail CODE SENTENCE` of the guard."""
 
-    def __init__(self, code: str, message: str = "") -> None:
+    def __init__(self, code: str, message: str = "", **more: object) -> None:
         super().__init__(code)
-        self.code = code
-        self.message = message
+        self.answer = {"ok": False, "code": code, **({"message": message} if message else {}), **more}
 
 
 @dataclass
@@ -46,6 +45,7 @@ class Files:
     record: str | None = None
     conversation: str = ""
     launch: str = ""
+    probe: str = ""  # the key of the one thing that a look looks for
     processes: dict[int, Noted] = field(default_factory=dict)
     exits: dict[int, dict[str, Any]] = field(default_factory=dict)
 
@@ -141,6 +141,7 @@ class Machine:
             if missing in self.missing:
                 files.exits[incarnation] = self._exit(code, incarnation, error, missing)
                 return
+        files.probe = "store" if r"\t%s\n' store" in files.launch else ""
         self._pids += 10
         program = Program(
             self._pids, str(self._pids * 7 + self.boot), name, incarnation, argv, exported(exports), self.time()
@@ -178,9 +179,7 @@ class Machine:
                 await self._put(lambda: self.ops.update({op["OP"]: done or ""}))
             return done
         except Refused as refused:
-            return json.dumps(
-                getattr(refused, "answer", {"ok": False, "code": refused.code, "message": refused.message})
-            )
+            return json.dumps(refused.answer)
         finally:
             for name in [name for name, holder in self._locks.items() if holder is task]:
                 del self._locks[name]
@@ -264,6 +263,8 @@ class Machine:
             raise Refused("already-running", f"pid {live.pid} lives")
         files.exits.clear()
         files.processes.clear()
+        if not files.conversation or files.conversation != op["CONVERSATION"]:
+            await self._put(lambda: setattr(files, "probe", "unbegun"))
         await self._put(lambda: setattr(files, "record", op["RECORD"]))
         await self._put(lambda: setattr(files, "conversation", op["CONVERSATION"]))
         await self._put(lambda: setattr(files, "launch", op["LAUNCH"]))
@@ -276,9 +277,7 @@ class Machine:
                 break
             await asyncio.sleep(0.1)
         if incarnation in files.exits and incarnation not in files.processes:
-            refused = Refused("launch")
-            refused.answer = {"ok": False, "code": "launch", "exit": files.exits[incarnation]}  # type: ignore[attr-defined]
-            raise refused
+            raise Refused("launch", exit=files.exits[incarnation])
         if incarnation not in files.processes:
             raise Refused("failed", "it did not start within 25 s")
         return json.dumps({"ok": True, "pid": files.processes[incarnation].pid})
@@ -349,10 +348,10 @@ class Machine:
         live = self.live(files)
         if live is not None:
             found += self.programs[live.pid].lines(self.time())
-        if r"\t%s\n' store" in files.launch:
-            found.append(("store", {"key": "store"}))
-            if files.conversation in self.transcripts:
-                path = f"{HOME}/.claude/projects/x/{files.conversation}.jsonl"
-                size = len(self.transcripts[files.conversation])
-                found.append(("store", {"key": "store", "path": path, "size": size, "mtime": 1}))
+        if files.probe:
+            found.append(("store", {"key": files.probe}))
+        if files.probe == "store" and files.conversation in self.transcripts:
+            path = f"{HOME}/.claude/projects/x/{files.conversation}.jsonl"
+            size = len(self.transcripts[files.conversation])
+            found.append(("store", {"key": "store", "path": path, "size": size, "mtime": 1}))
         return found

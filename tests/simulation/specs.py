@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from reconciler.core.parse import parse
 from reconciler.core.spec import Desired
 
-SECRET_NAME, SECRET = "RECONCILER_TEST_SECRET", "s3cr3t-MARKER-0f0e"  # noqa: S105
+SECRET_NAME, SECRET = "RECONCILER_TEST_SECRET", "s3cr3t-MARKER-0f0e"
 NAMES = ("a", "b", "c", "d")
 AGENTS = """
 [agents.mine]

@@ -67,7 +67,8 @@ def test_a_fault_may_hit_any_call_to_a_host(fault: Fault) -> None:
 
 
 def test_the_same_fault_may_last() -> None:
-    for fault in ("before", "during", "after", "cut", "garbage"):
+    lasting: tuple[Fault, ...] = ("before", "during", "after", "cut", "garbage")
+    for fault in lasting:
         story(Apply(START), Apply(CHANGED, {"h1": ["", *[fault] * 6]}))
 
 
