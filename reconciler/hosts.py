@@ -76,15 +76,16 @@ class Connection:
         transport = await self.transport()
         nonce = secrets.token_hex(8)
         script = look_call(fleet, nonce, checks)
-        if self._shell is None:
-            self._shell = await transport.open(("sh",))
+        shell = self._shell  # whoever loses the connection meanwhile takes it away
+        if shell is None:
+            shell = self._shell = await transport.open(("sh",))
             script = look_definition() + script
         begun = time.monotonic()
-        await self._shell.write(script.encode())
+        await shell.write(script.encode())
         end = f"end\t{nonce}\t".encode()
         answer = bytearray()
         while True:
-            data = await self._shell.read()
+            data = await shell.read()
             if not data:
                 raise HostError(f"{self.name}: the shell that looks ended", code="look-truncated")
             answer += data

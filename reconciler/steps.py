@@ -57,6 +57,14 @@ _PORT = (
 )
 
 
+def _condition(agent: Agent, ready: Ready) -> Ready:
+    """What the spec of a session asks for, else the `ready_pattern` that its agent's table declares."""
+    pattern = getattr(agent, "ready_pattern", None)
+    if not pattern or ready.pattern or ready.command or ready.port:
+        return ready
+    return ready.model_copy(update={"pattern": pattern})
+
+
 class StepRunner:
     """Runs the steps of one plan. Conversation ids that were learned on the way go into the records that follow."""
 
@@ -211,7 +219,9 @@ class StepRunner:
                 raise OperationError(
                     await self._last_words(reached, seen), code="exited", remedy=self._logs(step.session)
                 )
-            if not ready_by_agent(agent, seen) or not await self._own_ready(reached, seen, step.ready):
+            if not ready_by_agent(agent, seen) or not await self._own_ready(
+                reached, seen, _condition(agent, step.ready)
+            ):
                 return False
             if agent.ready(seen.facts) is None and time.monotonic() - since < _SETTLE:
                 return False
@@ -344,7 +354,11 @@ class StepRunner:
             by_spec = replace(need, ready=Ready())
             if seen is None or not satisfied(agent, seen, by_spec):
                 return False
-            return need.until != "ready" or completed(seen) or await self._own_ready(reached, seen, need.ready)
+            return (
+                need.until != "ready"
+                or completed(seen)
+                or await self._own_ready(reached, seen, _condition(agent, need.ready))
+            )
 
         if not await self._until(need.timeout, check):
             raise OperationError(

@@ -195,7 +195,7 @@ def _relaunch(
     host: Reached,
     entry: Entry,
     reason: str,
-    message: str,
+    why_now: str,
     restarts: tuple[int, ...] | None = None,
 ) -> Decision:
     """Resume the same conversation; where there is none yet, begin it, first prompt included."""
@@ -204,12 +204,12 @@ def _relaunch(
     assert seen is not None
     agent = context.agent(entry.name)
     if lacking := _missing(context, host, entry, session):
-        return replace(lacking, message=f"{message}; {lacking.message}")
+        return replace(lacking, message=f"{why_now}; {lacking.message}")
     if not _can_resume(context, agent, seen, session):
         why = "; it has no conversation to resume yet" if agent.resumable else ""
         if agent.resumable and seen.record is not None and seen.record.agent != session.agent:
             why = f"; {session.agent} begins a new conversation"
-        return _start(context, host, entry, reason, message + why, restarts)
+        return _start(context, host, entry, reason, why_now + why, restarts)
     archived = _archived(context, entry.name, seen.record) if seen.record else None
     if archived is not None and archived.diverged:
         return _diverged(entry, archived.diverged)
@@ -217,15 +217,18 @@ def _relaunch(
     if relation == "diverged":
         return _diverged(entry, "neither is a beginning of the other")
     if relation == "unknown":
-        return Decision("unknown", "relation", f"{message}; how its copies stand to each other could not be told")
+        return Decision("unknown", "relation", f"{why_now}; how its copies stand to each other could not be told")
     bring = relation == "archive-ahead" or agent.exists(seen.facts) is False
     if bring:
-        message += "; the archive has more of its conversation than the host"
+        why_now += "; the archive has more of its conversation than the host"
+    # A task is its prompt: a headless turn without one would fail at once.
+    task = session.lifecycle == "task"
+    message = context.desired.prompts.get(entry.name) if task else _next_message(context, entry)
     steps = launch_steps(
-        context, entry.name, host, seen, resume=True, message=_next_message(context, entry), restarts=restarts,
+        context, entry.name, host, seen, resume=True, message=message, restarts=restarts,
         bring=bring, at_least=_size(archived) if bring else _largest(seen),
     )  # fmt: skip
-    return Decision("resume", reason, message, steps=steps, changes=entry.changes)
+    return Decision("resume", reason, why_now, steps=steps, changes=entry.changes)
 
 
 def _largest(seen: SessionSeen) -> int:

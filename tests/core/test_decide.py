@@ -314,6 +314,14 @@ class TestSteps:
         assert "a" not in same.invocation.argv
         assert other.invocation.argv[-1] == "b"
 
+    def test_a_task_that_failed_or_is_restarted_is_given_its_prompt_again(self) -> None:
+        failed = self.steps(TASK, seen=exits(2))[0]
+        restarted = next(s for s in self.steps(TASK + 'model = "opus"\n', TASK) if isinstance(s, LaunchStep))
+        assert isinstance(failed, LaunchStep)
+        for launch in (failed, restarted):
+            assert "--resume" in launch.invocation.argv
+            assert launch.invocation.argv[-1] == "Count the files."
+
     def test_a_learnt_conversation_goes_into_the_record(self) -> None:
         (step,) = self.steps(AGENT, seen=lambda r: running(r, status_file(session=OTHER)))
         assert isinstance(step, RecordStep)
@@ -340,7 +348,8 @@ class TestSecrets:
 
 def test_the_fields_that_a_record_of_another_shape_holds_do_not_end_the_program() -> None:
     desired = specs(AGENT)
-    for strange in ({"env": {"A": {}}}, {"args": 7, "nonsense": None}, {"x\x1b[2J": "\x1b[2J"}):
+    tables: tuple[dict[str, Any], ...] = ({"env": {"A": {}}}, {"args": 7, "nonsense": None}, {"x\x1b[2J": "\x1b[2J"})
+    for strange in tables:
         plan = plan_of(desired, host("local", running(applied(desired, written=strange))))
         assert action(plan).verb == "restart"
         assert "\x1b" not in render(plan)

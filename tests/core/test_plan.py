@@ -272,10 +272,11 @@ class TestPrecondition:
         [
             {"state": "exited"}, {"incarnation": 2}, {"record": None}, {"process": None},
             {"process": Process(101, "7", 1, 99, True, BOOT)}, {"process": Process(100, "8", 1, 99, True, BOOT)},
-            *({"record": applied(specs(AGENT), **{key: value})} for key, value in (
-                ("digest", "other"), ("conversation", "other"), ("prompt", "x"), ("protected", True),
-                ("intent", "stopped"),
-            )),
+            {"record": applied(specs(AGENT), digest="other")},
+            {"record": applied(specs(AGENT), conversation="other")},
+            {"record": applied(specs(AGENT), prompt="x")},
+            {"record": applied(specs(AGENT), protected=True)},
+            {"record": applied(specs(AGENT), intent="stopped")},
         ],
         ids=str,
     )  # fmt: skip

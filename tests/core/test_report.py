@@ -10,17 +10,20 @@ from reconciler.core.plan import Action, Plan
 from reconciler.core.report import Outcome, Report, Status, apply_exit_code, plan_exit_code
 from reconciler.core.steps import Verb
 
+Ends = tuple[Status, str]
+
 
 def plan(*verbs: Verb) -> Plan:
     actions = tuple(Action(f"session.s{index}", "gpu", verb, "", "") for index, verb in enumerate(verbs))
     return Plan("p", "f", "r", actions, 0, 0)
 
 
-def report(*ends: tuple[Status, str], rest: tuple[Verb, ...] = (), interrupted: bool = False) -> Report:
+def report(*ends: Ends, rest: tuple[Verb, ...] = (), interrupted: bool = False) -> Report:
     found = tuple(
         Outcome(f"session.s{index}", "gpu", "start", status, 0.0, code) for index, (status, code) in enumerate(ends)
     )
-    return Report(plan(*["start"] * len(ends), *rest), found, interrupted)
+    starts: list[Verb] = ["start"] * len(ends)
+    return Report(plan(*starts, *rest), found, interrupted)
 
 
 @pytest.mark.parametrize(
@@ -37,7 +40,10 @@ def test_plan_says_2_for_changes_and_4_for_hosts_that_are_unknown(
     assert plan_exit_code(plan(*verbs), detailed=True) == detailed
 
 
-DONE, FAILED, SKIPPED, CUT = (("done", ""), ("failed", "failed"), ("skipped", "dependency"), ("unknown", "dropped"))
+DONE: Ends = ("done", "")
+FAILED: Ends = ("failed", "failed")
+SKIPPED: Ends = ("skipped", "dependency")
+CUT: Ends = ("unknown", "dropped")
 
 
 @pytest.mark.parametrize(

@@ -75,9 +75,9 @@ def test_an_expression_that_is_none_is_a_usage_error(expression: str) -> None:
 
 @pytest.mark.parametrize("target", ["nobody", "session.nobody", "host.nowhere", "agent.codex", "chat.x"])
 def test_what_does_not_exist_is_a_usage_error(target: str) -> None:
-    for options in ({"targets": (target,)}, {"exclude": (target,)}):
+    for selection in (Selection(targets=(target,)), Selection(exclude=(target,))):
         with pytest.raises(UsageError) as caught:
-            hold_for(DESIRED, diff_of(DESIRED, host("gpu"), host("local")), Selection(**options))
+            hold_for(DESIRED, diff_of(DESIRED, host("gpu"), host("local")), selection)
         assert caught.value.exit_code == 64
 
 

@@ -123,7 +123,9 @@ look_session() {
   number "$l_inc" || l_inc=0
   look_out session "$l_name" "{\"incarnation\":$l_inc}"
   for f in "$1"/process.*; do
-    { read -r q_pid q_start q_boot q_inc q_group q_parent q_pstart <"$f"; } 2>/dev/null && number "$q_pid" && number "$q_inc" || continue
+    { read -r q_pid q_start q_boot q_inc q_group q_parent q_pstart <"$f"; } 2>/dev/null && number "$q_pid" || continue
+    # Half a note proves nothing: without a boot id nobody can tell, as the guard says too.
+    number "$q_inc" || q_inc=0
     number "$q_group" || q_group=0
     alive "$q_pid" "$q_start" "$q_boot"
     case $? in 0) a=true l_pid=$q_pid ;; 1) a=false && look_exit "$1/exit.$q_inc" ;; *) a=null ;; esac

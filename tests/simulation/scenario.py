@@ -1,0 +1,222 @@
+"""What happens to a fleet: edits of the specs, applies with faults, and events on the machines; and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from hypothesis import strategies as st
+
+from reconciler.core.plan import Action
+from tests.simulation import clock
+from tests.simulation.machine import Machine
+from tests.simulation.specs import FleetSpec, SessionSpec, edits, fleets
+from tests.simulation.transport import FAULTS, Fault
+from tests.simulation.world import Applied, Broken, World, forget_pending, raise_now, secret_environment
+
+# Reasons to do nothing that the specs or the record themselves explain.
+EXPLAINED = {"protected", "not-implemented", "budget-spent", "clean-exit", "dependency", "no-terminal", "refused"}
+EVENTS = ("crash", "exit", "vanish", "busy", "reboot", "tmux", "disk", "net", "clock", "missing", "wait")
+TRIES = 14
+
+
+@dataclass(frozen=True)
+class Apply:
+    """One apply, perhaps with a second controller at work at the same time."""
+
+    fleet: FleetSpec
+    faults: dict[str, list[Fault]] = field(default_factory=dict)
+    dies_at: int | None = None
+    second: bool = False
+    events: tuple[tuple[float, Event], ...] = ()
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happens on a machine by itself."""
+
+    kind: str
+    host: int = 0
+    amount: int = 0
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """The whole story; `fleet` is what the specs say at its end."""
+
+    hosts: tuple[str, ...]
+    steps: tuple[Apply | Event, ...]
+    fleet: FleetSpec
+
+
+events = st.builds(Event, st.sampled_from(EVENTS), st.integers(0, 3), st.integers(0, 7))
+
+
+@st.composite
+def applies(draw: st.DrawFn, fleet: FleetSpec, alone: bool) -> Apply:
+    script = st.lists(st.sampled_from(FAULTS), max_size=8)
+    kinds = draw(st.sampled_from(("clean", "faults", "faults", "dies", "events")))
+    return Apply(
+        fleet,
+        draw(st.dictionaries(st.sampled_from(fleet.hosts), script, max_size=3)) if kinds == "faults" else {},
+        draw(st.integers(1, 30)) if kinds == "dies" else None,
+        not alone and draw(st.booleans()),
+        draw(st.lists(st.tuples(st.floats(0, 5), events), max_size=3).map(tuple)) if kinds == "events" else (),
+    )
+
+
+@st.composite
+def scenarios(draw: st.DrawFn) -> Scenario:
+    fleet = draw(fleets())
+    alone = draw(st.booleans())
+    steps: list[Apply | Event] = [draw(applies(fleet, alone))]
+    for number in range(draw(st.integers(0, 4))):
+        if draw(st.booleans()):
+            steps.append(draw(events))
+        changed = draw(edits(fleet, number + 2))
+        moves = any(s.host != fleet.sessions[n].host for n, s in changed.sessions.items() if n in fleet.sessions)
+        fleet = fleet if moves and not alone else changed
+        steps.append(draw(applies(fleet, alone)))
+    return Scenario(fleet.hosts, tuple(steps), fleet)
+
+
+def play(scenario: Scenario) -> None:
+    """The story, then peace, then: the fleet is as its specs say, and stays so."""
+    secret_environment()
+    forget_pending()
+    with tempfile.TemporaryDirectory() as directory:
+        clock.run(lambda: _play(scenario, World(Path(directory), scenario.hosts)))
+    raise_now()
+
+
+async def _play(scenario: Scenario, world: World) -> None:
+    for step in scenario.steps:
+        if isinstance(step, Event):
+            happen(world, step)
+        else:
+            await _apply(world, step)
+        await asyncio.sleep(1.0)
+        raise_now()
+    await settle(world, scenario.fleet)
+
+
+async def _apply(world: World, step: Apply) -> None:
+    loop = asyncio.get_running_loop()
+    timers = [loop.call_later(after, happen, world, event) for after, event in step.events]
+    work = [world.apply(step.fleet, step.faults, step.dies_at)]
+    if step.second:
+        world.crowded = True
+        work.append(world.apply(step.fleet, controller="two"))
+    try:
+        await asyncio.gather(*work)
+    finally:
+        for timer in timers:
+            timer.cancel()
+
+
+def happen(world: World, event: Event) -> None:
+    """Let it happen."""
+    machines = list(world.machines.values())
+    machine = machines[event.host % len(machines)]
+    match event.kind:
+        case "reboot":
+            machine.power_cut()
+        case "tmux":
+            for pid in [pid for pid, program in machine.programs.items() if program.session in machine.panes]:
+                machine.end(pid, 129, written=bool(event.amount % 2))
+            machine.panes.clear()
+        case "disk":
+            machine.disk_full = not machine.disk_full
+        case "net":
+            machine.up = not machine.up
+        case "clock":
+            machine.skew += (event.amount - 3) * 30
+        case "missing":
+            machine.missing ^= {"claude"}
+        case "wait":
+            pass
+        case _:
+            _to_a_program(machine, event)
+
+
+def _to_a_program(machine: Machine, event: Event) -> None:
+    pids = sorted(machine.programs)
+    if not pids:
+        return
+    pid = pids[event.amount % len(pids)]
+    if event.kind == "busy":
+        machine.programs[pid].busy_until = machine.time() + 30
+    else:
+        machine.end(pid, {"crash": 1, "exit": 0}.get(event.kind, 137), written=event.kind != "vanish")
+
+
+async def settle(world: World, fleet: FleetSpec) -> Applied:
+    """I1, I2, I7: after faults stop, the fleet reaches its specs in a bounded number of cycles, and rests."""
+    world.heal()
+    await asyncio.sleep(100)  # leases of the dead expire
+    for _ in range(TRIES):
+        applied = await world.apply(fleet)
+        raise_now()
+        if applied.plan is not None and not applied.plan.effective:
+            break
+        await asyncio.sleep(60 if applied.error else 5)
+    else:
+        raise Broken(f"I1: still at work after {TRIES} cycles: {_words(applied)}")
+    again = await world.apply(fleet)
+    raise_now()
+    if again.line.log or again.plan is None or again.plan.effective:
+        raise Broken(f"I2: a second apply did something: {_words(again)}")
+    await world.apply(fleet, controller="two")
+    _check_rest(world, fleet, applied)
+    return applied
+
+
+def _words(applied: Applied) -> str:
+    actions = applied.plan.actions if applied.plan else ()
+    ends = applied.report.outcomes if applied.report else ()
+    said = [f"{a.address} {a.verb} ({a.reason}: {a.message})" for a in actions]
+    return "; ".join([*said, *(f"{o.address} {o.status}: {o.message}" for o in ends), str(applied.error or "")])
+
+
+def _check_rest(world: World, fleet: FleetSpec, applied: Applied) -> None:
+    for controller in ("one", "two"):
+        with world.journal(controller) as journal:
+            if left := journal.open_intents():
+                raise Broken(f"I7: intents without an outcome: {left}")
+    from tests.simulation.specs import SECRET
+
+    if SECRET in world.files():
+        raise Broken("I9: a secret lies in a file")
+    assert applied.plan is not None
+    actions = {action.address: action for action in applied.plan.actions}
+    for action in actions.values():
+        if action.reason not in EXPLAINED and "restart.policy is never" not in action.message:
+            raise Broken(f"I1: {_words(applied)}")
+    for name in sorted({*fleet.sessions, *(n for m in world.machines.values() for n in m.sessions)}):
+        _check_session(world, name, fleet.sessions.get(name), actions.get(f"session.{name}"))
+
+
+def _check_session(world: World, name: str, spec: SessionSpec | None, action: Action | None) -> None:
+    live = world.live(name)
+    if action is not None:
+        return
+    if spec is None or spec.state == "stopped":
+        if live:
+            raise Broken(f"I1: {name} is not wanted and runs")
+        return
+    if spec.lifecycle == "task":
+        return
+    if len(live) != 1:
+        raise Broken(f"I1: {name} is wanted and runs {len(live)} times")
+    machine, _, program = live[0]
+    model = program.argv[program.argv.index("--model") + 1] if "--model" in program.argv else None
+    wrong = machine.name != spec.host or (model or None) != spec.model
+    if wrong or ("TOKEN" in program.environment) != spec.secret or "H" not in program.environment:
+        raise Broken(f"I1: {name} runs, but not as declared: {program}")
+
+
+def without_faults(fleet: FleetSpec) -> FleetSpec:
+    """The same fleet with every session wanted."""
+    return replace(fleet, sessions={name: replace(s, state="running") for name, s in fleet.sessions.items()})

@@ -1,0 +1,150 @@
+"""`Transport` over simulated machines, with a script of faults: what goes wrong at which call."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Literal, get_args
+
+from reconciler.errors import HostError
+from reconciler.transports import Completed
+from tests.simulation.machine import Machine
+from tests.simulation.texts import Operation, parse_look_call, parse_operation
+
+Fault = Literal["", "before", "during", "after", "cut", "garbage", "slow", "hang", "power-2", "power-5", "power-8"]
+FAULTS: tuple[Fault, ...] = get_args(Fault)
+
+
+class Line:
+    """What connects one controller with the machines: its faults, its log, and whether it still lives."""
+
+    def __init__(self, sent: Callable[[str, bytes], None]) -> None:
+        self.sent = sent
+        self.faults: dict[str, list[Fault]] = {}
+        self.calls = 0
+        self.dies_at: int | None = None
+        self.dead = False
+        self.died = asyncio.Event()
+        self.log: list[tuple[str, Operation]] = []
+
+    def next_fault(self, machine: Machine) -> Fault:
+        """The fault of this call. The controller dies at its appointed call, before anything is sent."""
+        self.calls += 1
+        if self.dies_at is not None and self.calls >= self.dies_at:
+            self.dead = True
+            self.died.set()
+        if self.dead:
+            raise HostError("the controller is dead", code="dropped", retry=False)
+        waiting = self.faults.get(machine.name, [])
+        return waiting.pop(0) if waiting else ""
+
+
+def dropped(machine: Machine) -> HostError:
+    return HostError(f"{machine.name}: the connection was lost", code="dropped")
+
+
+class SimulatedTransport:
+    """One connection of one controller to one machine."""
+
+    def __init__(self, line: Line, machine: Machine) -> None:
+        self._line = line
+        self._machine = machine
+        self._closed = False
+
+    async def run(
+        self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 30.0, limit: int = 16_000_000
+    ) -> Completed:
+        """An operation on stdin of `sh`, or a question in `sh -c`."""
+        fault = self._line.next_fault(self._machine)
+        self._line.sent(" ".join(argv), stdin)
+        self._check(fault)
+        if tuple(argv) != ("sh",):
+            assert argv[:2] == ("sh", "-c"), argv
+            return Completed(0, b"yes\n" if "echo yes" in argv[2] else b"$ \n", b"")
+        op = parse_operation(stdin.decode())
+        self._line.log.append((self._machine.name, op))
+        if fault.startswith("power"):
+            self._machine.power_after = int(fault[6:])
+        work = self._machine.spawn(self._machine.perform(op))
+        if fault == "during":
+            await asyncio.sleep(0.05)
+            raise dropped(self._machine)
+        answer = await self._until_cut(work, 1e9 if fault == "hang" else 0.0, timeout)
+        return Completed(0, _spoilt(fault, f"answer\t{op['NONCE']}\t{answer}\n".encode()), b"")
+
+    async def _until_cut(self, work: asyncio.Task[str], more: float, timeout: float) -> str:
+        """The end of an operation; a power cut breaks the line, and a line may hang behind it."""
+        cut = asyncio.create_task(self._machine.cut.wait())
+        try:
+            async with asyncio.timeout(timeout):
+                await asyncio.wait([work, cut], return_when=asyncio.FIRST_COMPLETED)
+                if cut.done() or work.cancelled():
+                    raise dropped(self._machine)
+                await asyncio.sleep(more)
+                return work.result()
+        except TimeoutError:
+            raise HostError(f"{self._machine.name}: no answer within {timeout:g} s", code="timed-out") from None
+        finally:
+            cut.cancel()
+
+    def _check(self, fault: Fault) -> None:
+        if self._closed or not self._machine.up or fault == "before":
+            raise dropped(self._machine)
+
+    async def open(self, argv: Sequence[str]) -> SimulatedChannel:
+        """The long-lived shell for looks."""
+        assert tuple(argv) == ("sh",)
+        self._check("")
+        return SimulatedChannel(self._line, self._machine, self._check)
+
+    async def terminal(self, argv: Sequence[str]) -> int:
+        raise AssertionError("nobody attaches here")
+
+    async def read(self, path: str, limit: int = 16_000_000) -> bytes:
+        raise FileNotFoundError(path)
+
+    async def write(self, path: str, data: bytes, mode: int = 0o600) -> None:
+        raise AssertionError("the program writes no files on hosts but by operations")
+
+    async def close(self) -> None:
+        self._closed = True
+
+
+class SimulatedChannel:
+    """A shell that looks."""
+
+    def __init__(self, line: Line, machine: Machine, check: Callable[[Fault], None]) -> None:
+        self._line = line
+        self._machine = machine
+        self._check = check
+        self._answer = b""
+        self._fault: Fault = ""
+
+    async def write(self, data: bytes) -> None:
+        self._fault = self._line.next_fault(self._machine)
+        self._line.sent("sh", data)
+        self._check(self._fault)
+        await asyncio.sleep(0.02)
+        self._answer = _spoilt(self._fault, self._machine.look(*parse_look_call(data.decode())))
+
+    async def read(self, limit: int = 65536) -> bytes:
+        if self._fault in ("slow", "hang"):
+            await asyncio.sleep(5.0 if self._fault == "slow" else 1e9)
+        if self._fault.startswith("power"):
+            self._machine.power_cut()
+        if self._fault in ("during", "after") or self._fault.startswith("power"):
+            raise dropped(self._machine)
+        self._check("")
+        data, self._answer = self._answer[:limit], self._answer[limit:]
+        return data
+
+    async def close(self) -> None:
+        pass
+
+
+def _spoilt(fault: Fault, answer: bytes) -> bytes:
+    if fault == "cut":
+        return answer[: len(answer) * 2 // 3]
+    if fault == "garbage":
+        return b"\x00\xff motd \x1b[2J\n" + answer.replace(b"{", b"}", 1)
+    return answer

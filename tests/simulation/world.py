@@ -1,0 +1,240 @@
+"""A fleet of simulated machines with controllers at work on it, and what has to hold at every moment."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from reconciler.core.observed import Unreached
+from reconciler.core.plan import Plan
+from reconciler.core.printed import plan_json, recap, render
+from reconciler.core.report import Report
+from reconciler.core.spec import Desired, Host
+from reconciler.errors import HostError, LeaseHeldError, ReconcilerError
+from reconciler.execute import operation_id
+from reconciler.hosts import Hosts
+from reconciler.journal import Journal
+from reconciler.reconcile import Pass, carry_out, execution, preview
+from reconciler.transports import Transport
+from tests.simulation.agents import Program
+from tests.simulation.machine import Files, Machine
+from tests.simulation.specs import SECRET, FleetSpec
+from tests.simulation.texts import parse_operation
+from tests.simulation.transport import Fault, Line, SimulatedTransport
+
+
+class Broken(AssertionError):
+    """An invariant of the safety contract does not hold."""
+
+
+@dataclass
+class Applied:
+    """What one apply came to; `report` None: it was refused or died."""
+
+    plan: Plan | None
+    report: Report | None
+    line: Line
+    error: BaseException | None = None
+
+
+class World:
+    """Machines, journals of two controllers, and everything that was ever said or written."""
+
+    def __init__(self, directory: Path, hosts: Iterable[str]) -> None:
+        self.machines = {name: Machine(name, self._spawned) for name in ("local", *hosts)}
+        self.directory = directory
+        self.crowded = False  # whether two controllers were at work at once
+
+    # -- invariants at every moment ----------------------------------------------------------------------------
+
+    def _spawned(self, machine: Machine, program: Program) -> None:
+        """I3: never two live processes of one session or on one conversation."""
+        forgotten = {noted.pid for files in machine.forgotten for noted in files.processes.values()}
+        for other in self.machines.values():
+            left = {noted.pid for files in other.forgotten for noted in files.processes.values()}
+            for running in other.programs.values():
+                if running is program:
+                    continue
+                if running.session == program.session and running.pid not in left and program.pid not in forgotten:
+                    raise_later(Broken(f"I3: two live processes of session.{program.session}"))
+                if program.conversation and running.conversation == program.conversation:
+                    raise_later(Broken(f"I3: two live processes on conversation {program.conversation}"))
+
+    def _sent(self, argv: str, stdin: bytes) -> None:
+        """I9: a secret value travels in the exports of a launch and nowhere else."""
+        text = stdin.decode()
+        if SECRET in argv + text:
+            settings = parse_operation(text).settings
+            where = [name for name, value in settings.items() if SECRET in value]
+            if where != ["EXPORTS"]:
+                raise_later(Broken(f"I9: a secret is in {where or 'the script'}"))
+
+    def check_fences(self) -> None:
+        """I8: what acted on a host never carried a smaller fence than what acted before."""
+        for machine in self.machines.values():
+            fences = [int(op["FENCE"]) for op in machine.arrived]
+            if fences != sorted(fences):
+                raise Broken(f"I8: {machine.name} obeyed an older controller: {fences}")
+
+    def check_messages(self) -> None:
+        """A message reaches a conversation once; what two controllers do about that, see test_known."""
+        if self.crowded:
+            return
+        for machine in self.machines.values():
+            for conversation, said in machine.transcripts.items():
+                again = {words for words in said if words != "p" and said.count(words) > 1}
+                if again:
+                    raise Broken(f"{conversation} was told twice: {again}")
+
+    # -- controllers -------------------------------------------------------------------------------------------
+
+    def journal(self, controller: str) -> Journal:
+        return Journal(self.directory / f"{controller}.sqlite")
+
+    def _connect(self, line: Line) -> Hosts:
+        async def connect(name: str, host: Host) -> Transport:
+            machine = self.machines[name]
+            fault = line.next_fault(machine) if line.dead else ""
+            if fault or not machine.up:
+                raise HostError(f"{name}: connection refused", code="refused", remedy=f"start {name}")
+            return SimulatedTransport(line, machine)
+
+        return Hosts(connect)
+
+    async def apply(
+        self,
+        fleet: FleetSpec,
+        faults: dict[str, list[Fault]] | None = None,
+        dies_at: int | None = None,
+        controller: str = "one",
+    ) -> Applied:
+        """One apply by one controller, with its faults. A dead controller leaves nothing tidy behind."""
+        line = Line(self._sent)
+        line.faults = {name: list(script) for name, script in (faults or {}).items()}
+        line.dies_at = dies_at
+        applied = Applied(None, None, line)
+        journal = self.journal(controller)
+        work = asyncio.create_task(self._apply(fleet.desired(), journal, applied))
+        death = asyncio.create_task(line.died.wait())
+        await asyncio.wait([work, death], return_when=asyncio.FIRST_COMPLETED)
+        death.cancel()
+        if line.dead:
+            journal.close()  # before the cancellation: a dead process writes nothing more
+            work.cancel()
+            with contextlib.suppress(asyncio.CancelledError, ReconcilerError):
+                await work
+            applied.report = None
+        else:
+            await work
+            journal.close()
+        self._check_applied(applied)
+        return applied
+
+    async def _apply(self, desired: Desired, journal: Journal, applied: Applied) -> None:
+        async with self._connect(applied.line) as hosts:
+            done = await preview(desired, hosts, journal)
+            applied.plan = done.plan
+            self._check_plan(done)
+            before = len(applied.line.log)
+            if before:
+                raise Broken("a plan changed something")
+            try:
+                applied.report = await carry_out(execution(done, hosts, journal, lambda _: None), done, journal)
+            except LeaseHeldError as error:
+                applied.error = error
+            self._check_silent(done, applied)
+        if applied.report is not None:
+            self._check_public(recap(applied.report))
+
+    def _check_plan(self, done: Pass) -> None:
+        """I4 and I9 of a plan: nothing on unknown hosts, no secret in any form of it."""
+        self._check_public(render(done.plan))
+        self._check_public(json.dumps(plan_json(done.plan)))
+        silent = {name for name, seen in done.observed.hosts.items() if isinstance(seen, Unreached)}
+        acted = {action.host for action in done.plan.effective}
+        if silent & acted:
+            raise Broken(f"I4: actions on hosts that are unknown: {silent & acted}")
+
+    def _check_silent(self, done: Pass, applied: Applied) -> None:
+        silent = {name for name, seen in done.observed.hosts.items() if isinstance(seen, Unreached)}
+        sent = {host for host, _ in applied.line.log}
+        if silent & sent:
+            raise Broken(f"I4: operations on hosts that are unknown: {silent & sent}")
+
+    def _check_public(self, text: str) -> None:
+        if SECRET in text:
+            raise Broken("I9: a secret is in something that people see")
+
+    def _check_applied(self, applied: Applied) -> None:
+        """I5: what arrived at a host is a step of an action of the plan."""
+        plan = applied.plan
+        allowed = {operation_id(plan.id, a.address): a for a in plan.effective} if plan else {}
+        for host, op in applied.line.log:
+            if op["OP"] in ("lease", "renew", "unlease"):
+                continue
+            action = allowed.get(op["OP"].partition("-")[0])
+            if action is None or (action.host, action.address) != (host, f"session.{op['NAME']}"):
+                raise Broken(f"I5: {op.name} of {op['NAME']} on {host} is not in the plan")
+        self.check_fences()
+        self.check_messages()
+
+    # -- at rest -----------------------------------------------------------------------------------------------
+
+    def heal(self) -> None:
+        """All faults stop."""
+        for machine in self.machines.values():
+            machine.up, machine.disk_full, machine.power_after = True, False, None
+            machine.missing.clear()
+
+    def files(self) -> str:
+        """All text that lies on hosts or in journals."""
+        parts = [path.read_bytes().decode("latin-1") for path in self.directory.iterdir() if path.is_file()]
+        for machine in self.machines.values():
+            parts += [*machine.ops.values(), machine.lease[1], machine.local]
+            for files in (*machine.sessions.values(), *machine.forgotten):
+                parts += [files.record or "", files.launch, files.conversation, json.dumps(list(files.exits.values()))]
+            for program in machine.programs.values():
+                parts.append(" ".join(program.argv))
+        return "\n".join(parts)
+
+    def live(self, name: str) -> list[tuple[Machine, Files, Program]]:
+        """The live processes of a session that is managed."""
+        return [
+            (machine, machine.sessions[name], machine.programs[noted.pid])
+            for machine in self.machines.values()
+            if name in machine.sessions
+            for noted in machine.sessions[name].processes.values()
+            if machine.alive(noted)
+        ]
+
+
+_pending: list[BaseException] = []
+
+
+def raise_later(error: BaseException) -> None:
+    """What is found inside a simulated machine ends the test, not the machine."""
+    _pending.append(error)
+
+
+def forget_pending() -> None:
+    """A new story begins."""
+    _pending.clear()
+
+
+def raise_now() -> None:
+    """Raise the first thing that was found."""
+    if _pending:
+        error = _pending[0]
+        _pending.clear()
+        raise error
+
+
+def secret_environment() -> None:
+    from tests.simulation.specs import SECRET_NAME
+
+    os.environ[SECRET_NAME] = SECRET
