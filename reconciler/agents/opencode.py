@@ -141,6 +141,14 @@ class OpenCode:
         """Takes in what is new by id, removes nothing, and ties the conversation to the directory it runs in."""
         return ("import", file)
 
+    def transfer_env(self, session_dir: str) -> dict[str, str]:
+        """To be set for export and import, over the environment of the agent.
+
+        At each start opencode installs packages into its configuration directory, under a lock. These two end before
+        that is done and leave the lock behind, for which the next terminal would wait a minute; so theirs is another.
+        """
+        return {"XDG_CONFIG_HOME": f"{session_dir}/opencode-transfer", "OPENCODE_DISABLE_PROJECT_CONFIG": "1"}
+
     def store_version(self, head: str) -> str | None:
         """Of an export."""
         if not re.match(r'\s*\{\s*"info":\s*\{\s*"id":\s*"ses_', head):

@@ -179,6 +179,11 @@ class _Templated:
         """As the base does, unless the template has a store of its own."""
         return self._base.import_args(file) if self._base and not self._template.store else None
 
+    def transfer_env(self, session_dir: str) -> dict[str, str]:
+        """As the base needs it."""
+        needed = getattr(self._base, "transfer_env", None)
+        return dict(needed(session_dir)) if needed else {}
+
     def store_version(self, head: str) -> str | None:
         """As the base knows it; files of a template's own store are taken as they are."""
         return self._base.store_version(head) if self._base and not self._template.store else None

@@ -37,3 +37,9 @@ def _frame(line: dict[str, object]) -> tuple[str, Facts]:
     assert store is None or isinstance(store, list)
     files = None if store is None else tuple(StoreFile(path, size, 0.0) for path, size in store)
     return str(note), Facts(names={key: tuple(value) for key, value in names.items()}, store=files, **raw)  # type: ignore[arg-type]
+
+
+def tree(agent: Agent) -> tuple[str, list[str], list[str]]:
+    """A home after a conversation: its id, the files that are the conversation, and all others."""
+    session_id, *lines = text(agent, "tree.txt").splitlines()
+    return session_id, [line[2:] for line in lines if line[0] == "*"], [line[2:] for line in lines if line[0] == "-"]

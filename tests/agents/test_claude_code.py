@@ -78,3 +78,36 @@ def test_bypass_is_confirmed_only_when_asked_for() -> None:
 def test_its_version_is_read() -> None:
     assert AGENT.parse_version(recorded.text(AGENT, "version.txt")) == "2.1.197"
     assert AGENT.parse_version("command not found: claude") is None
+
+
+def test_of_its_recorded_home_only_the_conversation_goes_to_the_archive() -> None:
+    session_id, ours, others = recorded.tree(AGENT)
+    names = [AGENT.archive_name(path, session_id) for path in ours]
+    assert names[0] == f"{session_id}.jsonl"
+    assert [name.split("/")[1] for name in names[1:] if name] == ["subagents", "subagents", "tool-results"]
+    credentials = "/home/me/.claude/.credentials.json"
+    assert [AGENT.archive_name(path, session_id) for path in (*others, credentials)] == [None] * (len(others) + 1)
+
+
+@pytest.mark.parametrize(
+    ("workdir", "slug"),
+    [
+        ("/srv/my app/é.b", "-srv-my-app---b"),
+        ("/srv/\N{MATHEMATICAL SCRIPT CAPITAL X}", "-srv---"),
+        ("/" + "a" * 199, "-" + "a" * 199),
+        ("/" + "ab/" * 80, ("-" + "ab-" * 80)[:200] + "-ot5dch"),
+    ],
+)
+def test_the_directory_of_a_transcript_is_named_after_the_working_directory(workdir: str, slug: str) -> None:
+    restored = AGENT.restore_path(f"{ID}.jsonl", ID, workdir)
+    assert restored == f"{{CLAUDE_CONFIG_DIR:-{{home}}/.claude}}/projects/{slug}/{ID}.jsonl"
+
+
+def test_a_transcript_of_another_kind_or_version_is_told() -> None:
+    head = recorded.text(AGENT, "head.txt")
+    assert AGENT.store_version(head) is None
+    assert (
+        AGENT.store_version(head.replace('"2.1.197"', '"3.0.0"')) == "written by claude-code 3.0.0, verified with 2.1"
+    )
+    assert AGENT.store_version('{"type":"hologram"}\n' + head) == "records of an unknown type: hologram"
+    assert AGENT.store_version("") == "no transcript of Claude Code"

@@ -90,3 +90,29 @@ def test_a_rollout_with_content_can_be_resumed() -> None:
 
 def test_its_version_is_read() -> None:
     assert AGENT.parse_version(recorded.text(AGENT, "version.txt")) == "0.169.0"
+
+
+def test_of_its_recorded_home_only_the_rollout_goes_to_the_archive_and_keeps_its_place() -> None:
+    session_id, (rollout,), others = recorded.tree(AGENT)
+    name = AGENT.archive_name(rollout, session_id)
+    assert name == rollout.removeprefix("/home/me/.codex/sessions/")
+    assert AGENT.restore_path(name, session_id, "/srv/other") == f"{{CODEX_HOME:-{{home}}/.codex}}/sessions/{name}"
+    credentials = "/home/me/.codex/auth.json"
+    assert not [path for path in (*others, credentials) if AGENT.archive_name(path, session_id)]
+
+
+def test_a_rollout_of_another_version_is_told_and_a_fork_names_its_parent() -> None:
+    head = recorded.text(AGENT, "head.txt")
+    assert AGENT.store_version(head) is None
+    other = head.replace('"cli_version":"0.169.0"', '"cli_version":"1.2.0"')
+    assert AGENT.store_version(other) == "written by codex 1.2.0, verified with 0.169"
+    fork = AGENT.store_version(recorded.text(AGENT, "fork-head.txt"))
+    assert fork is not None
+    assert fork.startswith(f"a fork of {recorded.tree(AGENT)[0]}: it cannot be resumed where")
+    assert AGENT.store_version('{"type":"message"}') == "no rollout of Codex"
+
+
+def test_a_directory_name_that_looks_like_a_key_says_nothing() -> None:
+    head = recorded.text(AGENT, "head.txt")
+    lying = head.replace("/home/me/project", '/x\\",\\"forked_from_id\\":\\"01a1fb74-9e11-75a3-bcb4-06dbf628aa62\\"')
+    assert AGENT.store_version(lying) is None

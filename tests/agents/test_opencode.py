@@ -85,3 +85,24 @@ def test_without_a_database_nothing_can_be_resumed() -> None:
 
 def test_its_version_is_read() -> None:
     assert AGENT.parse_version(recorded.text(AGENT, "version.txt")) == "1.18.33"
+
+
+def test_of_its_recorded_home_no_file_goes_to_the_archive() -> None:
+    session_id, ours, others = recorded.tree(AGENT)
+    assert ours == []
+    assert not [path for path in others if AGENT.archive_name(path, session_id)]
+    assert AGENT.restore_path("export", session_id, "/srv/app") is None
+
+
+def test_one_conversation_goes_out_and_in_by_its_id() -> None:
+    session_id, _, _ = recorded.tree(AGENT)
+    assert AGENT.export_args(session_id) == ("export", session_id)
+    assert AGENT.export_args("--all") is None
+    assert AGENT.import_args("/state/export") == ("import", "/state/export")
+
+
+def test_an_export_of_another_kind_or_version_is_told() -> None:
+    head = recorded.text(AGENT, "head.txt")
+    assert AGENT.store_version(head) is None
+    assert AGENT.store_version(head.replace('"1.18.33"', '"2.0.1"')) == "written by opencode 2.0.1, verified with 1.18"
+    assert AGENT.store_version('{"error": "none"}') == "no export of OpenCode"

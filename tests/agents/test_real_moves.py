@@ -83,14 +83,18 @@ def carry_export(here: Stage, there: Stage, out: tuple[str, ...]) -> list[str]:
     file = there.session_dir / "export"
     with file.open("w") as export:
         argv = (here.agent.command, *out)
-        subprocess.run(argv, env=here.env, cwd=here.workdir, stdout=export, timeout=90, check=True)
+        subprocess.run(argv, env=transfer(here), cwd=here.workdir, stdout=export, timeout=90, check=True)
     assert here.agent.store_version(file.read_text()[:4096]) is None
     args = there.agent.import_args(str(file))
     assert args is not None
-    subprocess.run(
-        (there.agent.command, *args), env=there.env, cwd=there.workdir, capture_output=True, timeout=90, check=True
-    )
+    argv = (there.agent.command, *args)
+    subprocess.run(argv, env=transfer(there), cwd=there.workdir, capture_output=True, timeout=90, check=True)
     return ["export"]
+
+
+def transfer(stage: Stage) -> dict[str, str]:
+    needed = getattr(stage.agent, "transfer_env", None)
+    return {**stage.env, **(needed(str(stage.session_dir)) if needed else {})}
 
 
 def say(stage: Stage, text: str, *, again: bool) -> None:
@@ -164,7 +168,7 @@ def test_gemini_takes_over_a_directory_that_was_made_for_it_and_one_is_made_only
 @every_agent
 def test_nothing_but_the_conversation_is_ever_read(agent: Agent) -> None:
     with stages(agent, "work/project") as (stage,):
-        say(stage, "MARK-1 BIG:200", again=False)
+        say(stage, "MARK-1 BIG:20", again=False)
         everything = [str(path) for path in stage.home.rglob("*") if path.is_file()]
         named = [path for path in everything if agent.archive_name(path, str(stage.session_id))]
         assert sorted(named) == sorted(file.path for file in stage.facts().store or ())

@@ -30,3 +30,10 @@ def test_there_is_nothing_to_resume() -> None:
 def test_a_headless_prompt_is_its_stdin() -> None:
     made = AGENT.turn(replace(REQUEST, args=("wc", "-c"), prompt="four"))
     assert (made.argv, made.stdin, made.delivered) == (("wc", "-c"), "four", "stdin")
+
+
+def test_nothing_of_it_goes_to_an_archive() -> None:
+    assert AGENT.archive_name("/home/me/x", "id") is None
+    assert AGENT.restore_path("x", "id", "/srv") is None
+    assert AGENT.export_args("id") is None
+    assert AGENT.store_version("") is None

@@ -108,3 +108,45 @@ def test_an_override_by_stdin_needs_a_template_of_its_own() -> None:
     agent = customise(claude_code.AGENT, Template("claude-code", prompt_via="stdin"))
     with pytest.raises(SpecError, match="needs a template `turn`"):
         agent.turn(REQUEST)
+
+
+STORES = (
+    "{home}/.mine/{session_id}.json",
+    "{MINE_HOME:-{home}/.mine}/logs/*/{session_id}-?.log",
+    "{workdir}/.mine*",
+)
+
+
+def test_names_in_the_archive_follow_the_last_fixed_directory_of_a_glob() -> None:
+    agent = from_template(replace(AIDER, store=STORES))
+    found = {
+        "/home/me/.mine/id-1.json": "id-1.json",
+        "/var/mine/logs/2026/id-1-a.log": "store1/2026/id-1-a.log",
+        "/srv/app/.mine.history.md": "store2/.mine.history.md",
+        "/home/me/.mine/id-2.json": None,
+        "/home/me/.mine/logs/a/b/id-1-a.log": None,
+        "/srv/app/.mine/../x": None,
+    }
+    assert {path: agent.archive_name(path, "id-1") for path in found} == found
+
+
+def test_a_name_from_the_archive_goes_where_its_glob_finds_it_and_nowhere_else() -> None:
+    agent = from_template(replace(AIDER, store=STORES))
+    placed = {
+        "id-1.json": "{home}/.mine/id-1.json",
+        "store1/2026/id-1-a.log": "{MINE_HOME:-{home}/.mine}/logs/2026/id-1-a.log",
+        "store2/.mine.history.md": "{workdir}/.mine.history.md",
+        "id-2.json": None,
+        "store1/2026/11/id-1-a.log": None,
+        "store3/x": None,
+        "store2/.mine/../x": None,
+    }
+    assert {name: agent.restore_path(name, "id-1", "/srv/app") for name in placed} == placed
+
+
+def test_a_store_of_the_template_stands_in_place_of_that_of_the_base() -> None:
+    agent = customise(claude_code.AGENT, Template("claude-code", store=STORES[:1]))
+    assert agent.archive_name("/home/me/.mine/id-1.json", "id-1") == "id-1.json"
+    assert agent.store_version("") is None
+    plain = customise(claude_code.AGENT, Template("claude-code"))
+    assert plain.store_version("") == claude_code.AGENT.store_version("")
