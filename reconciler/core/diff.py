@@ -211,15 +211,15 @@ def _declared(
             name, "unknown", session.host, "last-seen-elsewhere",
             f"it was last seen on {last}, which was not observed", session, seen,
         )  # fmt: skip
-    owner = _owner(places)
-    if owner is not None and owner[0] != session.host:
-        return _elsewhere(name, session, host.sessions.get(name), *owner)
-    others = [(place, other) for place, other in places if place != session.host and other.live]
-    if others:
+    alive = [place for place, other in places if other.live]
+    if len(alive) > 1:
         return Entry(
             name, "drifted", session.host, "twice",
-            f"it may run on {others[0][0]} as well: which one is meant, only you can tell", session, seen,
+            f"it may run on {' and '.join(alive)} at once: which one is meant, only you can tell", session, seen,
         )  # fmt: skip
+    owner = _owner(places, session.host)
+    if owner is not None and owner[0] != session.host:
+        return _elsewhere(name, session, host.sessions.get(name), *owner)
     if seen is None or (seen.record is None and not seen.live):
         return Entry(name, "missing", session.host, "new", "not on the host yet", session, seen)
     return _present(desired, name, session, seen, host)
@@ -240,10 +240,14 @@ def _renamed(desired: Desired, observed: Observed, name: str, old: str | None) -
     return Entry(name, "drifted", session.host, "renamed", f"it is session.{old} there", session, before)
 
 
-def _owner(places: tuple[tuple[str, SessionSeen], ...]) -> tuple[str, SessionSeen] | None:
-    """The place that has the conversation: where it lives, else where it moved to last."""
-    owners = sorted(places, key=lambda p: (p[1].live, p[1].record.moves if p[1].record else -1), reverse=True)
-    return owners[0] if owners else None
+def _owner(places: tuple[tuple[str, SessionSeen], ...], wanted: str) -> tuple[str, SessionSeen] | None:
+    """The place that has the conversation: where it lives, else where it moved to last, else where it is wanted."""
+
+    def rank(place: tuple[str, SessionSeen]) -> tuple[bool, int, bool]:
+        host, seen = place
+        return seen.live, seen.record.moves if seen.record else -1, host == wanted
+
+    return max(places, key=rank, default=None)
 
 
 def _elsewhere(name: str, session: Session, seen: SessionSeen | None, place: str, origin: SessionSeen) -> Entry:
