@@ -73,10 +73,10 @@ async def pull_step(
         return result
     if result.error is not None:
         raise result.error
-    if result.outcome not in ("synced", "unchanged"):
+    if result.outcome not in ("synced", "unchanged", "archive-ahead"):
         raise OperationError(
             f"its conversation could not be copied from {connection.name}: {result.message}",
-            code="diverged" if result.outcome in ("diverged", "archive-ahead") else "sync-failed",
+            code="diverged" if result.outcome == "diverged" else "sync-failed",
             remedy=f"reconciler sync {step.session}",
         )
     return result
