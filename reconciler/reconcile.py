@@ -66,14 +66,16 @@ async def preview(
     heads = await asyncio.to_thread(archive.heads)
     related = await relations(hosts, desired, agents, observed, heads, archive.prefix_digest)
     taken = {address(desired, text).removeprefix("session.") for text in options.take_over}
-    places = {name: host for name, host in journal.places().items() if name not in taken}
+    # Where the journal is lost, the archive still knows from which host a conversation came last.
+    last = {name: found.host for name, found in heads.items() if name in desired.sessions and found.host}
+    places = {name: host for name, host in {**last, **journal.places()}.items() if name not in taken}
     diff = compare(desired, observed, places)
     silent = [name for name, found in observed.hosts.items() if not isinstance(found, Reached)]
     hold = hold_for(desired, diff, options.selection, silent)
     plan = make_plan(
         diff, desired, observed, agents, plan_id=secrets.token_hex(16), controller=holder(), hold=hold,
         restart=frozenset(address(desired, text) for text in options.restart), archive=heads,
-        relations=related,
+        relations=related, taken=frozenset(taken),
     )  # fmt: skip
     return Pass(desired, agents, observed, diff, plan, archive)
 

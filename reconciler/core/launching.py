@@ -29,6 +29,7 @@ class Context:
     controller: str
     archive: Mapping[str, Archived] = field(default_factory=dict)
     relations: Mapping[str, Relation] = field(default_factory=dict)  # host's copy to archive's, where both are
+    taken: frozenset[str] = frozenset()  # sessions that a person takes over from a host which does not answer
 
     def agent(self, name: str) -> Agent:
         """The driver for a session, by the session's name."""
@@ -153,6 +154,9 @@ def launch_steps(
     elif before is None and resume:
         # Its record went with a disk: what was handed over then stands in the conversation itself.
         record = replace(record, prompt=_digest_of_prompt(context, name))
+    if name in context.taken:
+        # How often it has moved stands on the host that does not answer: a number that no count of moves gets to.
+        record = replace(record, moves=max(record.moves + 1, host.now))
     if restarts is not None:
         record = replace(record, restarts=restarts)
     request = LaunchRequest(

@@ -104,14 +104,16 @@ def make_plan(
     restart: frozenset[str] = frozenset(),
     archive: Mapping[str, Archived] | None = None,
     relations: Mapping[str, Relation] | None = None,
+    taken: frozenset[str] = frozenset(),
 ) -> Plan:
     """Decide for every entry of the diff what is done, and in which order.
 
     `hold` maps addresses to the reason why nothing is done there (shown as blocked), or to None for what was not
-    selected (not shown at all). `restart` names addresses to restart though nothing changed.
+    selected (not shown at all). `restart` names addresses to restart though nothing changed, `taken` sessions whose
+    silent host a person says is gone.
     """
     hold = hold or {}
-    context = Context(desired, agents, plan_id, controller, archive or {}, relations or {})
+    context = Context(desired, agents, plan_id, controller, archive or {}, relations or {}, taken)
     actions: dict[str, Action] = {}
     unchanged = 0
     for entry in diff.entries:
