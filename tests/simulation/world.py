@@ -96,7 +96,7 @@ class World:
     def journal(self, controller: str) -> Journal:
         return Journal(self.directory / f"{controller}.sqlite")
 
-    def _connect(self, line: Line) -> Hosts:
+    def connect(self, line: Line) -> Hosts:
         async def connect(name: str, host: Host) -> Transport:
             machine = self.machines[name]
             fault = line.next_fault(machine) if line.dead else ""
@@ -136,7 +136,7 @@ class World:
         return applied
 
     async def _apply(self, desired: Desired, journal: Journal, applied: Applied) -> None:
-        async with self._connect(applied.line) as hosts:
+        async with self.connect(applied.line) as hosts:
             done = await preview(desired, hosts, journal)
             applied.plan = done.plan
             self._check_plan(done)
