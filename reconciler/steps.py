@@ -225,8 +225,7 @@ class StepRunner:
                 return False
             if agent.ready(seen.facts) is None and time.monotonic() - since < _SETTLE:
                 return False
-            self._same_conversation(step, agent, seen)
-            return self._whole(step, seen)
+            return self._same_conversation(step, agent, seen, time.monotonic() - since) and self._whole(step, seen)
 
         if not await self._until(step.ready.timeout, check):
             reached, seen = await self._seen(step.host, step.session)
@@ -238,14 +237,18 @@ class StepRunner:
         if step.learn:
             await self._learn(step, agent, op)
 
-    def _same_conversation(self, step: ReadyStep, agent: Agent, seen: SessionSeen) -> None:
+    def _same_conversation(self, step: ReadyStep, agent: Agent, seen: SessionSeen, waited: float) -> bool:
+        """Whether it works on what it was to take up. Claude Code names a new one until it has read the old one."""
         found = agent.conversation(seen.facts)
-        if step.conversation and found and found != step.conversation:
-            raise OperationError(
-                f"it came up with conversation {clean(found, 80)}, not with {step.conversation}",
-                code="other-conversation",
-                remedy=f"reconciler attach {step.session}",
-            )
+        if not step.conversation or not found or found == step.conversation:
+            return True
+        if waited < _ID_WAIT:
+            return False
+        raise OperationError(
+            f"it came up with conversation {clean(found, 80)}, not with {step.conversation}",
+            code="other-conversation",
+            remedy=f"reconciler attach {step.session}",
+        )
 
     def _whole(self, step: ReadyStep, seen: SessionSeen) -> bool:
         """Whether the conversation is at least as long as it was before."""

@@ -50,7 +50,7 @@ def imported_by(*arguments: str) -> set[str]:
 
 class TestImports:
     def test_every_contract_between_modules_is_kept(self) -> None:
-        command = [Path(sys.executable).parent / "lint-imports", "--no-cache"]
+        command = [str(Path(sys.executable).parent / "lint-imports"), "--no-cache"]
         done = subprocess.run(command, cwd=ROOT.parent, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout
 

@@ -75,6 +75,7 @@ class FleetSpec:
     homes: tuple[str, ...] = ()  # where the sessions of NAMES run, those that are not there yet included
     prune: bool = True
     removed: tuple[str, ...] = ()
+    moved: tuple[tuple[str, str], ...] = ()
 
     def text(self) -> str:
         """The spec file."""
@@ -82,7 +83,8 @@ class FleetSpec:
         hosts = "".join(f'[hosts.{name}]\nenv = {{ H = "${{env:{SECRET_NAME}}}" }}\n' for name in self.hosts)
         sessions = "".join(spec.text(name) for name, spec in self.sessions.items())
         removed = "".join(f'[[removed]]\naddress = "session.{n}"\n' for n in self.removed if n not in self.sessions)
-        return fleet + hosts + AGENTS + sessions + removed
+        moved = "".join(f'[[moved]]\nfrom = "session.{old}"\nto = "session.{new}"\n' for old, new in self.moved)
+        return fleet + hosts + AGENTS + sessions + removed + moved
 
     def desired(self) -> Desired:
         """As the program reads it."""

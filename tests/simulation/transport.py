@@ -26,6 +26,7 @@ class Line:
         self.dead = False
         self.died = asyncio.Event()
         self.log: list[tuple[str, Operation]] = []
+        self.unseen: set[str] = set()  # machines of which the last look gave no whole answer
 
     def next_fault(self, machine: Machine) -> Fault:
         """The fault of this call. The controller dies at its appointed call, before anything is sent."""
@@ -121,6 +122,7 @@ class SimulatedChannel:
         self._fault: Fault = ""
 
     async def write(self, data: bytes) -> None:
+        self._line.unseen.add(self._machine.name)
         self._fault = self._line.next_fault(self._machine)
         self._line.sent("sh", data)
         self._check(self._fault)
@@ -136,6 +138,8 @@ class SimulatedChannel:
             raise dropped(self._machine)
         self._check("")
         data, self._answer = self._answer[:limit], self._answer[limit:]
+        if not self._answer and self._fault not in ("cut", "garbage"):
+            self._line.unseen.discard(self._machine.name)
         return data
 
     async def close(self) -> None:

@@ -96,11 +96,12 @@ class World:
     def journal(self, controller: str) -> Journal:
         return Journal(self.directory / f"{controller}.sqlite")
 
-    def _connect(self, line: Line) -> Hosts:
+    def connect(self, line: Line) -> Hosts:
         async def connect(name: str, host: Host) -> Transport:
             machine = self.machines[name]
             fault = line.next_fault(machine) if line.dead else ""
             if fault or not machine.up:
+                line.unseen.add(name)
                 raise HostError(f"{name}: connection refused", code="refused", remedy=f"start {name}")
             return SimulatedTransport(line, machine)
 
@@ -136,13 +137,10 @@ class World:
         return applied
 
     async def _apply(self, desired: Desired, journal: Journal, applied: Applied) -> None:
-        async with self._connect(applied.line) as hosts:
+        async with self.connect(applied.line) as hosts:
             done = await preview(desired, hosts, journal)
             applied.plan = done.plan
-            self._check_plan(done)
-            before = len(applied.line.log)
-            if before:
-                raise Broken("a plan changed something")
+            self._check_plan(done, applied.line)
             try:
                 applied.report = await carry_out(execution(done, hosts, journal, lambda _: None), done, journal)
             except LeaseHeldError as error:
@@ -151,14 +149,16 @@ class World:
         if applied.report is not None:
             self._check_public(recap(applied.report))
 
-    def _check_plan(self, done: Pass) -> None:
-        """I4 and I9 of a plan: nothing on unknown hosts, no secret in any form of it."""
+    def _check_plan(self, done: Pass, line: Line) -> None:
+        """I4 and I9 of a plan: nothing is done yet, nothing on unknown hosts, no secret in any form of it."""
+        if line.log:
+            raise Broken("I5: a plan changed something")
         self._check_public(render(done.plan))
         self._check_public(json.dumps(plan_json(done.plan)))
         silent = {name for name, seen in done.observed.hosts.items() if isinstance(seen, Unreached)}
         acted = {action.host for action in done.plan.effective}
-        if silent & acted:
-            raise Broken(f"I4: actions on hosts that are unknown: {silent & acted}")
+        if acted & (silent | line.unseen):
+            raise Broken(f"I4: actions on hosts that are unknown: {acted & (silent | line.unseen)}")
 
     def _check_silent(self, done: Pass, applied: Applied) -> None:
         silent = {name for name, seen in done.observed.hosts.items() if isinstance(seen, Unreached)}
