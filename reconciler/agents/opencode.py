@@ -134,7 +134,7 @@ class OpenCode:
         """Its store is a database."""
 
     def export_args(self, session_id: str) -> tuple[str, ...] | None:
-        """One conversation as JSON, from a live session too."""
+        """One conversation as JSON, from a live session too. Into a file: a pipe gets no more than its first 64 kB."""
         return ("export", session_id) if _SESSION.fullmatch(session_id) else None
 
     def import_args(self, file: str) -> tuple[str, ...] | None:

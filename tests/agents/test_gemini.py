@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from dataclasses import replace
+from pathlib import Path
+
+import pytest
 
 from reconciler.agents.gemini import AGENT
 from reconciler.core.agent import Facts, LaunchRequest, StoreFile
@@ -42,3 +46,72 @@ def test_prompts_are_bound_to_their_option() -> None:
 
 def test_its_version_is_read() -> None:
     assert AGENT.parse_version(recorded.text(AGENT, "version.txt")) == "0.61.0"
+
+
+def claimed(home: Path, workdir: str) -> subprocess.CompletedProcess[str]:
+    claim = AGENT.claim(workdir)
+    argv = ("sh", "-c", claim.script, "claim", str(home / ".gemini"), *claim.args)
+    return subprocess.run(argv, capture_output=True, text=True, check=False)
+
+
+def project(home: Path, name: str, root: str | None, *, registered: bool = False) -> None:
+    directory = home / ".gemini" / "tmp" / name
+    directory.mkdir(parents=True)
+    if root is not None:
+        (directory / ".project_root").write_text(root)
+    if registered:
+        text = json.dumps({"projects": {"/srv": "srv", str(root): name, "/x": "x"}}, indent=2, ensure_ascii=False)
+        (home / ".gemini" / "projects.json").write_text(text)
+
+
+def test_of_its_recorded_home_only_the_chats_go_to_the_archive() -> None:
+    session_id, (chats,), others = recorded.tree(AGENT)
+    name = AGENT.archive_name(chats, session_id)
+    assert name == "chats/" + chats.rpartition("/")[2]
+    credentials = "/home/me/.gemini/oauth_creds.json"
+    assert not [path for path in (*others, credentials) if AGENT.archive_name(path, session_id)]
+    place = AGENT.restore_path(name, session_id, "/srv/My App")
+    assert place is not None
+    assert place.startswith("{GEMINI_CLI_HOME:-{home}}/.gemini/tmp/my-app-")
+    assert place == f"{AGENT.claim('/srv/My App').directory}/{name}"
+
+
+def test_a_chats_file_of_another_kind_is_told() -> None:
+    assert AGENT.store_version(recorded.text(AGENT, "head.txt")) is None
+    assert AGENT.store_version('{"sessionId":"x"}') == "no chats file of Gemini CLI"
+    assert AGENT.store_version(recorded.text(AGENT, "head.txt").replace('"kind":"main"', '"kind":"subagent"'))
+
+
+@pytest.mark.parametrize("workdir", ["/srv/app", "/srv/a.b*[c]\\$^ 'q' \"d\" ünï {home}"])
+def test_a_project_that_gemini_knows_keeps_its_directory(tmp_path: Path, workdir: str) -> None:
+    project(tmp_path, "theirs", workdir, registered=True)
+    project(tmp_path, "old", workdir)
+    assert claimed(tmp_path, workdir).stdout == f"{tmp_path}/.gemini/tmp/theirs\n"
+    (tmp_path / ".gemini" / "tmp" / "theirs" / ".project_root").write_text("/another")
+    assert claimed(tmp_path, workdir).stdout == f"{tmp_path}/.gemini/tmp/old\n", "as gemini itself decides"
+
+
+def test_a_project_that_only_its_directory_tells_of_is_found(tmp_path: Path) -> None:
+    project(tmp_path, "app", "/srv/app\n")
+    project(tmp_path, "srv-app", "/srv/app2")
+    assert claimed(tmp_path, "/srv/app").stdout == f"{tmp_path}/.gemini/tmp/app\n"
+
+
+def test_a_new_project_gets_one_directory_that_says_whose_it_is(tmp_path: Path) -> None:
+    first, again = claimed(tmp_path, "/srv/new"), claimed(tmp_path, "/srv/new")
+    assert first.stdout == again.stdout != claimed(tmp_path, "/opt/new").stdout
+    assert (Path(first.stdout.strip()) / ".project_root").read_text() == "/srv/new"
+    assert not (tmp_path / ".gemini" / "projects.json").exists()
+
+
+def test_two_directories_of_one_project_are_a_question_and_not_a_guess(tmp_path: Path) -> None:
+    project(tmp_path, "a", "/srv/app")
+    project(tmp_path, "b", "/srv/app")
+    done = claimed(tmp_path, "/srv/app")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr == f"two directories below {tmp_path}/.gemini/tmp claim /srv/app\n"
+
+
+def test_a_directory_that_another_project_took_is_left_alone(tmp_path: Path) -> None:
+    project(tmp_path, AGENT.claim("/srv/app").args[-1], "/srv/other")
+    assert claimed(tmp_path, "/srv/app").returncode == 3

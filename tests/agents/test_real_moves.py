@@ -152,6 +152,16 @@ def test_the_rule_for_a_path_is_that_of_the_program(agent: Agent, place: str) ->
             assert str(placed(stage, name)) == file.path
 
 
+@pytest.mark.parametrize("place", [STRANGE, LONG])
+def test_claude_finds_a_transcript_by_its_id_where_it_was_placed(place: str) -> None:
+    with stages(claude_code.AGENT, "work/project", place) as (a, b):
+        say(a, "MARK-1", again=False)
+        carry(a, b)
+        done = b.run(b.agent.resume_turn(b.request("MARK-2", store=())))
+        assert done.returncode == 0, done.stderr
+        assert turns(b.server)[-1].marks == ["MARK-1", "MARK-2"]
+
+
 @pytest.mark.parametrize("place", ["elsewhere/project", STRANGE, LONG])
 def test_gemini_takes_over_a_directory_that_was_made_for_it_and_one_is_made_only_once(place: str) -> None:
     with stages(gemini.AGENT, "work/project", place) as (a, b):
@@ -163,6 +173,17 @@ def test_gemini_takes_over_a_directory_that_was_made_for_it_and_one_is_made_only
         assert placed(b, name) == made
         projects = [path for path in (b.home / ".gemini" / "tmp").iterdir() if (path / ".project_root").exists()]
         assert projects == [made.parent.parent]
+
+
+def test_a_conversation_joins_the_project_that_gemini_already_has_for_the_directory() -> None:
+    with stages(gemini.AGENT, "work/project", "elsewhere/project") as (a, b):
+        say(b, "MARK-other", again=False)
+        (theirs,) = b.facts().store or ()
+        say(a, "MARK-1", again=False)
+        (name,) = carry(a, b)
+        assert placed(b, name).parent == Path(theirs.path).parent
+        say(b, "MARK-2", again=True)
+        assert turns(b.server)[-1].marks == ["MARK-1", "MARK-2"]
 
 
 @every_agent
