@@ -100,7 +100,9 @@ def session_specs(draw: st.DrawFn, home: str, before: tuple[str, ...]) -> Sessio
     agent = draw(st.sampled_from(("claude-code", "claude-code", "mine", "careful", "shell")))
     lifecycle = draw(some(("task",), "service", 6))
     prompt = draw(st.sampled_from((None, "p"))) if lifecycle == "service" else "p"
-    depends = draw(st.lists(st.sampled_from(before), unique=True, max_size=2)) if before and draw(st.booleans()) else []
+    depends = draw(st.lists(st.sampled_from(before), unique=True, max_size=2)) if before else []
+    if draw(st.booleans()):
+        depends = []
     untils = st.sampled_from(("started", "ready", "idle"))  # a service is never completed
     return SessionSpec(
         host=home,
