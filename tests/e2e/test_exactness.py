@@ -302,6 +302,7 @@ SHELLS = {
     "zsh": ("/usr/bin/zsh", ".zprofile"),
     "dash": ("/bin/dash", ".profile"),
     "mksh": ("/bin/mksh", ".profile"),
+    "ash": ("/home/dev/ash", ".profile"),
 }
 
 
@@ -310,8 +311,11 @@ def test_sessions_start_and_stop_under_every_login_shell_and_a_talkative_profile
     fleet: Fleet, program: Program, shell: str
 ) -> None:
     path, profile = SHELLS[shell]
-    assert Path(path).exists(), f"{shell} is missing: apt-get install {shell}"
-    host = fleet.host(shell, shell=path)
+    program_file = Path("/bin/busybox" if shell == "ash" else path)
+    assert program_file.exists(), f"{program_file.name} is missing: apt-get install {program_file.name}"
+    host = fleet.host(shell, shell=path, boot=False)
+    (host.home / "ash").symlink_to("/bin/busybox")
+    host.boot()
     try:
         install_script_agent(host)
         (host.home / ".profile").unlink()

@@ -97,23 +97,27 @@ def boundaries(journal: Path) -> int:
 # -- power, cables, hangs --------------------------------------------------------------------------------------------
 
 
-def test_a_power_cut_in_the_middle_of_an_apply_is_made_good_by_the_next(
-    program: Program, sites: dict[str, Site], one: Host
+@pytest.mark.parametrize("fault", ["power cut", "hang"])
+def test_a_host_that_fails_in_the_middle_of_an_apply_holds_up_no_other_and_is_made_good_by_the_next(
+    program: Program, sites: dict[str, Site], one: Host, fault: str
 ) -> None:
-    program.write("".join(session(f"s{number}", more='prompt = "MARK-one"') for number in range(3)))
+    specs = "".join(session(f"s{number}", more='prompt = "MARK-one"') for number in range(3))
+    program.write(specs + session("other", "two"))
     with program.start("apply", "--auto-approve") as process:
         until("the first record", lambda: list(sites["one"].state.glob("sessions/*/record.json")))
-        one.power_cut()
+        one.power_cut() if fault == "power cut" else one.freeze()
         code, output = ended(process)
-    assert code in (1, 3), output
-    assert "3 done" not in output
-    one.boot()
+    one.boot() if fault == "power cut" else one.thaw()
+    assert code == 3, output
+    assert "session.other on two: done" in output
+    assert "4 done" not in output
+    until("the last operation is over", lambda: not sites["one"].at_work())
     program.apply()
     program.settled()
     for number in range(3):
         assert sites["one"].messages(f"s{number}") == ["MARK-one"]
         assert len(sites["one"].pids(f"s{number}")) == 1
-    intact(sites["one"])
+    intact(*sites.values())
 
 
 def test_after_a_reboot_every_session_comes_back_with_its_conversation(

@@ -1,7 +1,7 @@
 """A simulated host: what the scripts in reconciler/runtimes/scripts do to a real one, step by step in virtual time.
 
 Every `await self.step()` is a moment at which the power may go; everything between two of them happens at once.
-Held to the real shell by test_contract.
+Held to the real shell by test_contract. What a look finds of it is in look.py.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Machine:
         self.arrived: list[Operation] = []
         self.power_after: int | None = None
         self.cut = asyncio.Event()
-        self._locks: dict[str, asyncio.Task[Any]] = {}
+        self.locks: dict[str, asyncio.Task[Any]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._pids = 100
 
@@ -99,7 +99,7 @@ class Machine:
         self.boot += 1
         self.programs.clear()
         self.panes.clear()
-        self._locks.clear()
+        self.locks.clear()
         for task in self._tasks:
             task.cancel()
         self.cut.set()
@@ -181,8 +181,8 @@ class Machine:
         except Refused as refused:
             return json.dumps(refused.answer)
         finally:
-            for name in [name for name, holder in self._locks.items() if holder is task]:
-                del self._locks[name]
+            for name in [name for name, holder in self.locks.items() if holder is task]:
+                del self.locks[name]
 
     async def _put(self, write: Callable[[], object]) -> None:
         await self.step()
@@ -192,12 +192,12 @@ class Machine:
 
     async def _take(self, name: str, seconds: float, task: asyncio.Task[Any]) -> None:
         waited = 0.0
-        while name in self._locks:
+        while name in self.locks:
             if waited > seconds:
                 raise Refused("locked", f"another operation is at work on {name}")
             await asyncio.sleep(0.1)
             waited += 0.1
-        self._locks[name] = task
+        self.locks[name] = task
 
     async def _guard(self, op: Operation, task: asyncio.Task[Any]) -> str | None:
         await self._put(lambda: None)
@@ -226,7 +226,7 @@ class Machine:
         if op["OP"] == "renew":
             return '{"ok":true}'
         await self._take(op.lock, 30, task)
-        del self._locks["host"]
+        del self.locks["host"]
         return self.ops.get(op["OP"])
 
     async def _act(self, op: Operation) -> str:
@@ -306,52 +306,3 @@ class Machine:
         if program := self.programs.get(live.pid):
             self.hear(program, op["TEXT"])
         return '{"ok":true}'
-
-    # -- the look ----------------------------------------------------------------------------------------------
-
-    def look(self, fleet: str, nonce: str, checks: list[tuple[str, str]]) -> bytes:
-        """What `reconciler_look` prints."""
-        found: list[tuple[str, str, object]] = [("host", "-", self._about(fleet))]
-        found += [("pane", name, self._pane(name, incarnation)) for name, incarnation in self.panes.items()]
-        for name, files in sorted(self.sessions.items()):
-            found += [(kind, name, data) for kind, data in self._session(name, files)]
-        for kind, value in checks:
-            there = "" if value in self.missing else f"/usr/bin/{value}" if kind == "command" else HOME
-            found.append(("check", kind, {"value": value, "found": there}))
-        texts = [f"{k}\t{n}\t{d if isinstance(d, str) else json.dumps(d)}\n" for k, n, d in found]
-        return "".join([*texts, f"end\t{nonce}\t{len(texts)}\n"]).encode()
-
-    def _about(self, fleet: str) -> dict[str, object]:
-        return {
-            "hostname": self.name, "user": "me", "home": HOME, "system": "Linux", "arch": "x86_64",
-            "machine": f"machine-{self.name}", "boot": f"boot-{self.boot}", "shell": "/bin/sh", "path": "/usr/bin",
-            "state": f"{HOME}/.local/state/reconciler/{fleet}", "tmux": "tmux 3.4" if self.tmux else "",
-            "local": self.local, "now": self.now(), "fence": self.fence,
-        }  # fmt: skip
-
-    def _pane(self, name: str, incarnation: int) -> dict[str, object]:
-        noted = self.sessions[name].processes.get(incarnation) if name in self.sessions else None
-        dead = noted is not None and not self.alive(noted)
-        return {"pid": 1, "dead": int(dead), "attached": 0, "title": ""}
-
-    def _session(self, name: str, files: Files) -> list[tuple[str, object]]:
-        found: list[tuple[str, object]] = [] if files.record is None else [("record", files.record)]
-        found.append(("session", {"incarnation": files.incarnation}))
-        for incarnation, noted in files.processes.items():
-            found.append(("process", {
-                "pid": noted.pid, "start": noted.start, "boot": noted.boot, "incarnation": incarnation,
-                "group": noted.group, "alive": self.alive(noted),
-            }))  # fmt: skip
-        found += [("exit", ended) for ended in files.exits.values()]
-        if f"session-{name}" in self._locks:
-            found.append(("lock", {"held": True}))
-        live = self.live(files)
-        if live is not None:
-            found += self.programs[live.pid].lines(self.time())
-        if files.probe:
-            found.append(("store", {"key": files.probe}))
-        if files.probe == "store" and files.conversation in self.transcripts:
-            path = f"{HOME}/.claude/projects/x/{files.conversation}.jsonl"
-            size = len(self.transcripts[files.conversation])
-            found.append(("store", {"key": "store", "path": path, "size": size, "mtime": 1}))
-        return found

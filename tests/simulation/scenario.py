@@ -71,8 +71,8 @@ def applies(draw: st.DrawFn, fleet: FleetSpec, alone: bool) -> Apply:
 def scenarios(draw: st.DrawFn) -> Scenario:
     fleet = draw(fleets())
     alone = draw(st.booleans())
-    steps: list[Apply | Event] = [draw(applies(fleet, alone))]
-    for number in range(draw(st.integers(0, 4))):
+    steps: list[Apply | Event] = [Apply(fleet) if draw(st.integers(0, 3)) else draw(applies(fleet, alone))]
+    for number in range(draw(st.integers(2, 6))):
         if draw(st.booleans()):
             steps.append(draw(events))
         changed = draw(edits(fleet, number + 2))

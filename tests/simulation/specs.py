@@ -98,22 +98,24 @@ def some(values: tuple[str, ...], usual: str, weight: int = 4) -> st.SearchStrat
 @st.composite
 def session_specs(draw: st.DrawFn, home: str, before: tuple[str, ...]) -> SessionSpec:
     agent = draw(st.sampled_from(("claude-code", "claude-code", "mine", "careful", "shell")))
-    lifecycle = draw(some(("task",), "service"))
+    lifecycle = draw(some(("task",), "service", 6))
     prompt = draw(st.sampled_from((None, "p"))) if lifecycle == "service" else "p"
     depends = draw(st.lists(st.sampled_from(before), unique=True, max_size=2)) if before else []
+    if draw(st.booleans()):
+        depends = []
     untils = st.sampled_from(("started", "ready", "idle"))  # a service is never completed
     return SessionSpec(
         host=home,
         agent=agent,
-        args=(draw(some(("job", "broken"), "serve")),) if agent == "shell" else (),
-        state=draw(some(("stopped",), "running")),
+        args=(draw(some(("job", "broken"), "serve", 8)),) if agent == "shell" else (),
+        state=draw(some(("stopped",), "running", 8)),
         lifecycle=lifecycle,
         prompt=prompt,
         on_prompt_change=draw(some(("restart", "ignore"), "send", 2)),
         model=draw(st.sampled_from((None, "m1"))) if agent != "shell" else None,
         strategy=draw(some(("process",), "tmux")),
-        protect=draw(some(("yes",), "no")) == "yes",
-        policy=draw(some(("always", "never"), "on_failure")),
+        protect=draw(some(("yes",), "no", 8)) == "yes",
+        policy=draw(some(("always", "never"), "on_failure", 8)),
         secret=draw(st.booleans()),
         when=draw(st.sampled_from(("idle", "now"))),
         depends=tuple((name, draw(untils)) for name in depends),
@@ -124,12 +126,12 @@ def session_specs(draw: st.DrawFn, home: str, before: tuple[str, ...]) -> Sessio
 def fleets(draw: st.DrawFn) -> FleetSpec:
     hosts = ("local", "h1", "h2", "h3")[: draw(st.integers(1, 4))]
     homes = tuple(draw(st.sampled_from(hosts)) for _ in NAMES)
-    names = NAMES[: draw(st.integers(1, 4))]
+    names = NAMES[: draw(st.integers(2, 4))]
     sessions = {name: draw(session_specs(homes[index], names[:index])) for index, name in enumerate(names)}
     return FleetSpec(hosts, sessions, homes)
 
 
-KINDS = ("model", "prompt", "state", "protect", "label", "leave", "new", "secret", "forget", "move")
+KINDS = ("model", "model", "prompt", "state", "state", "protect", "label", "leave", "leave", "secret", "forget", "move")
 
 
 @st.composite

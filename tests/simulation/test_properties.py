@@ -16,7 +16,7 @@ from tests.simulation.transport import FAULTS, Fault
 
 THOROUGH = os.environ.get("HYPOTHESIS_PROFILE") == "thorough"
 PROPERTY = settings(
-    max_examples=4000 if THOROUGH else 150,
+    max_examples=4000 if THOROUGH else 100,
     deadline=None,
     print_blob=True,
     # A story takes some 0.1 s, so that making it smaller takes minutes: only where somebody asked for more.

@@ -44,6 +44,31 @@ def hosts_of(world: World) -> Hosts:
     return world.connect(Line(lambda _argv, _stdin: None))
 
 
+def test_a_session_that_is_to_run_elsewhere_is_not_started_there_while_it_runs_here(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        await world.apply(FLEET)
+        await world.apply(fleet(host="h2"))
+        assert [machine.name for machine, _, _ in world.live("a")] == ["h1"]
+        world.machines["h1"].up = False
+        await world.apply(fleet(host="h2"))
+        assert [machine.name for machine, _, _ in world.live("a")] == ["h1"]
+
+    tell(tmp_path, story)
+
+
+def test_a_session_that_was_forgotten_and_is_declared_again_begins_a_conversation_of_its_own(tmp_path: Path) -> None:
+    other = {"b": SessionSpec("local", state="stopped")}
+
+    async def story(world: World) -> None:
+        await world.apply(FLEET)
+        await world.apply(replace(FLEET, sessions=other, removed=("a",)))
+        assert not world.live("a")
+        await settle(world, FLEET)
+        assert len({program.conversation for program in world.machines["h1"].programs.values()}) == 2
+
+    tell(tmp_path, story)
+
+
 @pytest.mark.xfail(strict=True, reason="the journal remembers places only once an action has ended; intents would tell")
 def test_a_session_whose_launch_was_not_seen_to_the_end_is_not_started_elsewhere(tmp_path: Path) -> None:
     async def story(world: World) -> None:

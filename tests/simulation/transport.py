@@ -8,6 +8,7 @@ from typing import Literal, get_args
 
 from reconciler.errors import HostError
 from reconciler.transports import Completed
+from tests.simulation.look import look
 from tests.simulation.machine import Machine
 from tests.simulation.texts import Operation, parse_look_call, parse_operation
 
@@ -127,7 +128,7 @@ class SimulatedChannel:
         self._line.sent("sh", data)
         self._check(self._fault)
         await asyncio.sleep(0.02)
-        self._answer = _spoilt(self._fault, self._machine.look(*parse_look_call(data.decode())))
+        self._answer = _spoilt(self._fault, look(self._machine, *parse_look_call(data.decode())))
 
     async def read(self, limit: int = 65536) -> bytes:
         if self._fault in ("slow", "hang"):

@@ -1,0 +1,58 @@
+"""What `reconciler_look` prints on a simulated machine."""
+
+from __future__ import annotations
+
+import json
+
+from tests.simulation.machine import HOME, Files, Machine
+
+
+def look(machine: Machine, fleet: str, nonce: str, checks: list[tuple[str, str]]) -> bytes:
+    """What `reconciler_look` prints."""
+    found: list[tuple[str, str, object]] = [("host", "-", _about(machine, fleet))]
+    found += [("pane", name, _pane(machine, name, incarnation)) for name, incarnation in machine.panes.items()]
+    for name, files in sorted(machine.sessions.items()):
+        found += [(kind, name, data) for kind, data in _session(machine, name, files)]
+    for kind, value in checks:
+        there = "" if value in machine.missing else f"/usr/bin/{value}" if kind == "command" else HOME
+        found.append(("check", kind, {"value": value, "found": there}))
+    texts = [f"{k}\t{n}\t{d if isinstance(d, str) else json.dumps(d)}\n" for k, n, d in found]
+    return "".join([*texts, f"end\t{nonce}\t{len(texts)}\n"]).encode()
+
+
+def _about(machine: Machine, fleet: str) -> dict[str, object]:
+    return {
+        "hostname": machine.name, "user": "me", "home": HOME, "system": "Linux", "arch": "x86_64",
+        "machine": f"machine-{machine.name}", "boot": f"boot-{machine.boot}", "shell": "/bin/sh", "path": "/usr/bin",
+        "state": f"{HOME}/.local/state/reconciler/{fleet}", "tmux": "tmux 3.4" if machine.tmux else "",
+        "local": machine.local, "now": machine.now(), "fence": machine.fence,
+    }  # fmt: skip
+
+
+def _pane(machine: Machine, name: str, incarnation: int) -> dict[str, object]:
+    noted = machine.sessions[name].processes.get(incarnation) if name in machine.sessions else None
+    dead = noted is not None and not machine.alive(noted)
+    return {"pid": 1, "dead": int(dead), "attached": 0, "title": ""}
+
+
+def _session(machine: Machine, name: str, files: Files) -> list[tuple[str, object]]:
+    found: list[tuple[str, object]] = [] if files.record is None else [("record", files.record)]
+    found.append(("session", {"incarnation": files.incarnation}))
+    for incarnation, noted in files.processes.items():
+        found.append(("process", {
+            "pid": noted.pid, "start": noted.start, "boot": noted.boot, "incarnation": incarnation,
+            "group": noted.group, "alive": machine.alive(noted),
+        }))  # fmt: skip
+    found += [("exit", ended) for ended in files.exits.values()]
+    if f"session-{name}" in machine.locks:
+        found.append(("lock", {"held": True}))
+    live = machine.live(files)
+    if live is not None:
+        found += machine.programs[live.pid].lines(machine.time())
+    if files.probe:
+        found.append(("store", {"key": files.probe}))
+    if files.probe == "store" and files.conversation in machine.transcripts:
+        path = f"{HOME}/.claude/projects/x/{files.conversation}.jsonl"
+        size = len(machine.transcripts[files.conversation])
+        found.append(("store", {"key": "store", "path": path, "size": size, "mtime": 1}))
+    return found
