@@ -173,7 +173,7 @@ class Execution:
             if action.fallback and not isinstance(failed, IdleStep | StopStep):
                 phase("goes back to where it was")
                 await runner.fall_back(action.fallback, op, phase)
-                return "it was resumed where it was"
+                return "it was resumed where it was" if len(action.fallback) > 1 else "it was left where it was"
             if isinstance(failed, ReadyStep) and isinstance(error, OperationError) and launch and launch.snapshot:
                 phase("puts its conversation back")
                 await runner.restore(launch, f"{op}-restore")

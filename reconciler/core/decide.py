@@ -261,6 +261,8 @@ def _move(context: Context, observed: Observed, host: Reached, entry: Entry, ses
     steps = tuple(step for step in steps if not isinstance(step, PullStep))
     exists = agent.exists(origin.facts)
     archived = _archived(context, entry.name, origin.record)
+    if archived is not None and archived.diverged:
+        return replace(_diverged(entry, archived.diverged), changes=entry.changes)
     carried = agent.resumable and origin.record.conversation is not None and (exists is not False or archived)
     if carried:
         pull: tuple[Step, ...] = (PullStep(entry.name, source.name, origin.record.agent, required=True),)
@@ -283,7 +285,7 @@ def _move(context: Context, observed: Observed, host: Reached, entry: Entry, ses
 def _back(
     context: Context, source: Reached, entry: Entry, origin: SessionSeen, launch: tuple[Step, ...]
 ) -> tuple[Step, ...]:
-    """What makes a failed move undone: end what came up at the target, resume at the source."""
+    """What makes a failed move undone: end what came up at the target, resume at the source what ran there."""
     first = launch[0]
     assert isinstance(first, LaunchStep)
     assert origin.record is not None
@@ -293,6 +295,8 @@ def _back(
     )
     ended = replace(first.record, intent="stopped")
     stop = StopStep(entry.name, first.host, first.strategy, first.record.incarnation, (), "TERM", ended)
+    if origin.state != "running":
+        return (stop,)
     agent = context.agent(entry.name)
     resume = agent.resumable and origin.record.conversation is not None and agent.exists(origin.facts) is not False
     record = replace(origin.record, moves=first.record.moves)
