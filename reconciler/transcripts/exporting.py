@@ -12,10 +12,9 @@ from typing import IO, Any
 from reconciler.errors import HostError, OperationError, ReconcilerError
 from reconciler.hosts import Connection
 from reconciler.runtimes.operations import exports as export_lines
-from reconciler.runtimes.scripts import text as shared_text
 from reconciler.transcripts.archive import EXPORT, Part
 from reconciler.transcripts.pieces import EMPTY, FILE_LIMIT, digest
-from reconciler.transcripts.scripts import text
+from reconciler.transcripts.scripts import common, text
 from reconciler.transcripts.wire import Frames, read_frame
 from reconciler.transcripts.work import Work
 from reconciler.transports.quoting import quote
@@ -68,7 +67,7 @@ def _script(work: Work, nonce: str) -> str:
     }  # fmt: skip
     head = "".join(f"{name}={quote([value])}\n" for name, value in settings.items())
     place = "dir=${XDG_STATE_HOME:-$HOME/.local/state}/reconciler/$fleet/sessions/$name\n"
-    library = head + place + shared_text("common") + text("pull")
+    library = head + place + common() + text("pull")
     return f"{library}{{\nprintf '%s\\tbegin\\n' $NONCE\n{text('export')}printf '%s\\tend\\n' $NONCE\nexit 0\n}}\n"
 
 

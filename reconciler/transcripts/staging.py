@@ -12,10 +12,9 @@ from reconciler.core.observed import StoreFile
 from reconciler.core.transcript import FILES_LIMIT, Archived
 from reconciler.errors import HostError, OperationError, ReconcilerError
 from reconciler.hosts import Connection
-from reconciler.runtimes.scripts import text as shared_text
 from reconciler.transcripts.archive import Archive
 from reconciler.transcripts.pieces import FILE_LIMIT, too_large, too_many
-from reconciler.transcripts.scripts import text
+from reconciler.transcripts.scripts import common, text
 from reconciler.transcripts.wire import Frames
 from reconciler.transports import Channel
 from reconciler.transports.quoting import quote
@@ -88,7 +87,7 @@ async def stage(connection: Connection, state_dir: str, session: str, files: Seq
         offset += new
     listed = "".join(calls).encode("utf-8", "surrogateescape")
     total = len(listed) + offset
-    script = shared_text("common") + text("stage")
+    script = common() + text("stage")
     incoming = f"{state_dir}/sessions/{session}/incoming"
     try:
         async with asyncio.timeout(60.0 + total / _SLOWEST):

@@ -12,10 +12,9 @@ from reconciler.core.agent import Agent
 from reconciler.core.observed import SessionSeen
 from reconciler.errors import HostError, ReconcilerError
 from reconciler.hosts import Connection
-from reconciler.runtimes.scripts import text as shared_text
 from reconciler.transcripts.archive import Archive
 from reconciler.transcripts.exporting import export_all
-from reconciler.transcripts.scripts import text
+from reconciler.transcripts.scripts import common, text
 from reconciler.transcripts.staging import Outgoing, Staged, outgoing, stage
 from reconciler.transcripts.wire import Frames, read_frame
 from reconciler.transcripts.work import Fork, Item, Outcome, PullResult, Work
@@ -62,7 +61,7 @@ async def _exchange(connection: Connection, works: Sequence[Work]) -> None:
     nonce = secrets.token_hex(8)
     order = [(work, name) for work in works for name in work.names]
     calls = [quote(["one", str(i), *work.request(name)]) for i, (work, name) in enumerate(order)]
-    lines = [f"NONCE={nonce}", shared_text("common"), text("pull"), "{", "printf '%s\\tbegin\\n' $NONCE", *calls]
+    lines = [f"NONCE={nonce}", common(), text("pull"), "{", "printf '%s\\tbegin\\n' $NONCE", *calls]
     script = "\n".join([*lines, "printf '%s\\tend\\n' $NONCE", "exit 0", "}", ""])
     try:
         async with asyncio.timeout(ALL_OF_IT):
