@@ -263,6 +263,9 @@ def _move(context: Context, observed: Observed, host: Reached, entry: Entry, ses
     archived = _archived(context, entry.name, origin.record)
     if archived is not None and archived.diverged:
         return replace(_diverged(entry, archived.diverged), changes=entry.changes)
+    if archived is not None and context.relations.get(entry.name) == "diverged":
+        why = f"{host.name} has another continuation of it"
+        return replace(_diverged(entry, why), changes=entry.changes)
     carried = agent.resumable and origin.record.conversation is not None and (exists is not False or archived)
     if carried:
         pull: tuple[Step, ...] = (PullStep(entry.name, source.name, origin.record.agent, required=True),)
