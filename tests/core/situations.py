@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -26,6 +26,7 @@ from reconciler.core.parse import parse
 from reconciler.core.plan import Action, Plan, make_plan
 from reconciler.core.record import Record
 from reconciler.core.spec import Desired
+from reconciler.core.transcript import Archived, ArchivedFile, Relation
 
 NOW = 1_800_000_000
 BOOT = "boot-1"
@@ -84,6 +85,12 @@ def ended(record: Record, code: int, error: str = "", detail: str = "") -> Sessi
     return gone(record, "exited", exit=Exit(code, NOW - 60, record.incarnation, error, detail))
 
 
+def archived(name: str = "api", size: int = 5000, **changes: Any) -> Archived:
+    """What the archive has of a session's conversation: one transcript."""
+    files = {"transcript.jsonl": ArchivedFile("transcript.jsonl", size, "0" * 64, TRANSCRIPT.path, size, 1.0)}
+    return replace(Archived(name, CONVERSATION, "claude-code", "local", NOW - 60, files if size else {}), **changes)
+
+
 def host(name: str, *sessions: SessionSeen, **changes: Any) -> Reached:
     reached = Reached(
         name=name, hostname=name, user="me", home="/home/me", system="Linux", machine="m", boot=BOOT,
@@ -112,13 +119,17 @@ def plan_of(
     hold: Mapping[str, str | None] | None = None,
     restart: frozenset[str] = frozenset(),
     plan_id: str = "plan-1",
+    archive: Iterable[Archived] = (),
+    relations: Mapping[str, Relation] | None = None,
+    taken: frozenset[str] = frozenset(),
 ) -> Plan:
     """Compare and plan, as a pass does."""
     seen = observed(*hosts)
     diff = compare(desired, seen, last_seen)
     return make_plan(
-        diff, desired, seen, agents_of(desired), plan_id=plan_id, controller="me", hold=hold, restart=restart
-    )
+        diff, desired, seen, agents_of(desired), plan_id=plan_id, controller="me", hold=hold, restart=restart,
+        archive={found.session: found for found in archive}, relations=relations, taken=taken,
+    )  # fmt: skip
 
 
 def action(plan: Plan, name: str = "api") -> Action:

@@ -13,7 +13,7 @@ from reconciler.core.observed import Facts, HostSeen, SessionSeen
 from reconciler.core.plan import Plan
 from reconciler.core.printed import plan_json, render
 from reconciler.core.record import Record
-from reconciler.core.steps import IdleStep, LaunchStep, ReadyStep, RecordStep, SendStep, StopStep
+from reconciler.core.steps import IdleStep, LaunchStep, PullStep, ReadyStep, RecordStep, SendStep, StopStep
 from tests.core.situations import (
     AGENT,
     BOOT,
@@ -235,17 +235,6 @@ class TestHosts:
     def test_a_session_last_seen_on_a_host_that_left_the_specs_is_not_started_elsewhere(self) -> None:
         assert action(plan_of(self.DESIRED, host("gpu"), last_seen={"api": "old"})).reason == "last-seen-elsewhere"
 
-    def test_a_move_is_asked_for_and_says_that_it_is_not_implemented(self) -> None:
-        desired = specs(ON_GPU + AGENT)
-        there = running(applied(specs(AGENT)))
-        item = action(plan_of(desired, host("gpu"), host("local", there)))
-        assert (item.verb, item.reason, item.steps) == ("blocked", "not-implemented", ())
-        assert [(c.field, c.before, c.after) for c in item.changes] == [("host", "local", "gpu")]
-
-    def test_a_session_stopped_elsewhere_is_a_move_as_well(self) -> None:
-        there = gone(applied(specs(AGENT), intent="stopped"), "stopped")
-        assert action(plan_of(self.DESIRED, host("gpu"), host("local", there))).reason == "not-implemented"
-
     def test_a_disabled_host_suspends_its_sessions(self) -> None:
         desired = specs("[hosts.gpu]\nenabled = false\n[defaults.session]\nhost = 'gpu'\n" + AGENT)
         assert plan_of(desired, host("local")).actions == ()
@@ -261,9 +250,10 @@ class TestSteps:
         return action(Situation("", now, "", seen=seen, before=before).plan()).steps
 
     def test_a_restart_waits_for_idle_stops_and_resumes_the_same_conversation(self) -> None:
-        idle, stop, launch, ready = self.steps(AGENT + 'model = "opus"\n', AGENT)
+        idle, stop, pull, launch, ready = self.steps(AGENT + 'model = "opus"\n', AGENT)
         assert isinstance(idle, IdleStep)
         assert isinstance(stop, StopStep)
+        assert pull == PullStep("api", "local", "claude-code")
         assert isinstance(launch, LaunchStep)
         assert isinstance(ready, ReadyStep)
         assert stop.record.intent == "stopped"
@@ -272,8 +262,10 @@ class TestSteps:
         assert ready.conversation == CONVERSATION
 
     def test_stop_now_waits_for_nothing(self) -> None:
-        (stop,) = self.steps(AGENT + 'state = "stopped"\nstop = { when = "now" }\n', AGENT, says("busy"))
+        stop, pull = self.steps(AGENT + 'state = "stopped"\nstop = { when = "now" }\n', AGENT, says("busy"))
         assert isinstance(stop, StopStep)
+        assert isinstance(pull, PullStep)
+        assert not pull.required, "a stop does not fail because a copy does"
 
     def test_an_agent_without_an_activity_source_is_stopped_at_once(self) -> None:
         (stop,) = self.steps(SHELL + 'state = "stopped"\n', SHELL)

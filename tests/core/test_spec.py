@@ -333,7 +333,7 @@ class TestChecks:
 # table | key | a value other than the default | what is said of it
 KEYS = """
 fleet name "acme" ok | fleet prune false ok | fleet max_stop "5%" ok | fleet max_stop 3 ok | fleet parallelism 2 ok
-fleet interval "1m" ok
+fleet interval "1m" ok | fleet archive "s3://bucket/x" ok
 hosts.h address "x" ok | hosts.h transport "openssh" not-implemented | hosts.h transport "local" ok
 hosts.h ssh_config false ok | hosts.h ssh_config "x" ok | hosts.h port 23 ok | hosts.h user "me" ok
 hosts.h auth {type="key",path="x",passphrase="${env:A}"} ok | hosts.h auth {type="agent"} ok
@@ -342,7 +342,7 @@ hosts.h host_key_policy "strict" ok | hosts.h host_key_policy "accept_new" ok | 
 hosts.h host_key "SHA256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA" ok | hosts.h known_hosts_path "x" ok
 hosts.h connection_timeout "1s" ok | hosts.h keepalive_interval "1s" ok | hosts.h keepalive_count 4 ok
 hosts.h compression true ok | hosts.h ssh_options {ServerAliveInterval=60} not-implemented | hosts.h ssh_options {} ok
-hosts.h workdir "/" ok | hosts.h path_map {"/a"="/b"} not-implemented | hosts.h env {A="b"} ok | hosts.h shell "sh" ok
+hosts.h workdir "/" ok | hosts.h path_map {"/a"="/b"} ok | hosts.h env {A="b"} ok | hosts.h shell "sh" ok
 hosts.h strategy "process" ok | hosts.h strategy "tmate" not-implemented | hosts.h strategy "node" not-implemented
 hosts.h strategy "remote_control" not-implemented
 hosts.h node {port=9100,idle_timeout="1h",workspace_root="x",binary_path="x",auth_token="x"} not-implemented
@@ -362,7 +362,7 @@ sessions.s strategy "remote_control" not-implemented | sessions.s strategy "node
 sessions.s ready {pattern="x",timeout="1s"} ok | sessions.s ready {command=["x"]} ok | sessions.s ready {port=1} ok
 sessions.s restart {policy="always",budget=1,per="1m"} ok | sessions.s stop {when="now",timeout="1m",then="block"} ok
 sessions.s sync {transcript=true,history=false,interval="30s"} ok | sessions.s sync {history=true} not-implemented
-sessions.s sync {transcript=false} not-implemented | sessions.s sync {interval="1m"} not-implemented
+sessions.s sync {transcript=false} ok | sessions.s sync {interval="1m"} ok
 sessions.s protect true ok | sessions.s ignore ["model"] ok | sessions.s labels {a="b"} ok
 sessions.s description "x" ok | sessions.s lifecycle "service" ok
 sessions.s depends_on [] ok
