@@ -8,11 +8,13 @@ import json
 import os
 import pty
 import select
+import socket
 import struct
 import subprocess
 import termios
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -287,13 +289,17 @@ class Terminal:
     def type(self, keys: bytes) -> None:
         os.write(self.master, keys)
 
+    def read(self) -> None:
+        """Take what has come."""
+        with contextlib.suppress(OSError):
+            while select.select([self.master], [], [], 0.05)[0]:
+                self.seen += os.read(self.master, 65536).decode("utf-8", "replace")
+
     def read_until(self, text: str) -> None:
+        """Until it stands there."""
+
         def look() -> bool:
-            with contextlib.suppress(OSError):
-                while select.select([self.master], [], [], 0.05)[0]:
-                    self.seen += os.read(self.master, 65536).decode("utf-8", "replace")
-                    if text in self.seen:
-                        break
+            self.read()
             return text in self.seen
 
         until(f"{text!r} on the terminal\n{self.seen}", look)
@@ -352,3 +358,90 @@ def test_attach_without_a_terminal_refuses_and_says_what_else_there_is(program: 
     done = program.run("attach", "api")
     assert done.returncode == 64
     assert "reconciler logs api -f" in done.stderr
+
+
+@pytest.fixture
+def asking(program: Program) -> Iterator[Terminal]:
+    program.write(session())
+    made = Terminal(program, "apply")
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize(("answer", "code"), [("yes", 0), ("y", 8), ("", 8)])
+def test_apply_asks_on_a_terminal_and_only_yes_is_yes(site: Site, asking: Terminal, answer: str, code: int) -> None:
+    asking.read_until("Only `yes` is taken as yes")
+    assert not site.state.exists()
+    asking.type(answer.encode() + b"\r")
+    asking.read_until("Nothing was done." if code else "Apply: 1 done.")
+    asking.process.wait(10)
+    assert asking.process.returncode == code, asking.seen
+    assert (site.state / "sessions/api").exists() == (code == 0)
+
+
+def test_apply_without_a_terminal_refuses_instead_of_hanging(program: Program, site: Site) -> None:
+    program.write(session())
+    done = program.run("apply")
+    assert done.returncode == 64
+    assert "--auto-approve" in done.stderr
+    assert not site.state.exists()
+
+
+def test_sessions_whose_terminal_server_was_killed_come_back_with_their_conversations(
+    program: Program, site: Site
+) -> None:
+    program.write(session("a", prompt=quoted("MARK-one")) + session("b", prompt=quoted("MARK-one")))
+    program.apply()
+    site.tmux("kill-server")
+    until("the end of the agents", lambda: not site.pids("a") and not site.pids("b"))
+    assert {action["verb"] for action in program.plan().values()} == {"resume"}
+    program.apply()
+    program.settled()
+    for name in ("a", "b"):
+        assert site.opens(name) == ["start", "resume"]
+        assert site.messages(name) == ["MARK-one"]
+    intact(site)
+
+
+@both
+def test_an_agent_whose_wrapper_was_killed_is_never_doubled_and_can_be_stopped(
+    program: Program, site: Site, strategy: str
+) -> None:
+    spec = session(strategy=quoted(strategy), prompt=quoted("MARK-one"))
+    program.write(spec)
+    program.apply()
+    (pid,) = site.pids("api")
+    wrapper = int((site.state / "sessions/api/process.1").read_text(encoding="ascii").split()[5])
+    site.kill(wrapper)
+    until("the wrapper is gone", lambda: wrapper not in [other for other, _ in site.host.processes()])
+    program.apply()
+    program.settled()
+    assert len(site.pids("api")) == 1
+    if strategy == "process":  # in tmux the terminal goes with it, and the agent with the terminal
+        assert site.pids("api") == [pid]
+    program.write(spec + 'state = "stopped"\n')
+    program.apply()
+    program.settled()
+    assert site.pids("api") == []
+    intact(site)
+
+
+def connected(host: Host) -> bool:
+    """Whether this machine has a connection to the sshd of a host."""
+    number = socket.inet_aton(host.address)[::-1].hex().upper()
+    return f" {number}:{host.port:04X} 01 " in Path("/proc/net/tcp").read_text(encoding="ascii")
+
+
+def test_an_interrupt_while_it_still_looks_ends_it_without_a_trace_of_python(program: Program, gpu: Host) -> None:
+    program.write(session())
+    gpu.freeze()
+    try:
+        with program.start("apply", "--auto-approve") as process:
+            until("it connects", lambda: connected(gpu))
+            process.send_signal(2)
+            output, _ = process.communicate(timeout=10)
+    finally:
+        gpu.thaw()
+    assert process.returncode == 130, output
+    assert "Traceback" not in output
+    assert "bug" not in output

@@ -17,6 +17,7 @@ from tests.simulation.texts import Operation, exported, launch_argv
 
 EPOCH = 1_800_000_000
 HOME = "/home/me"
+TURN = "(a headless turn)"
 
 
 class Refused(Exception):
@@ -155,7 +156,8 @@ class Machine:
         self.spawned(self, program)
         ending = program.ends(self.transcripts)
         for words in program.said if ending is None or not ending[1] else ():
-            self.hear(program, words)
+            # A task that is cut short is given its prompt again; a message to a service is not.
+            self.hear(program, words if ending is None else TURN)
         if ending is not None:
             await asyncio.sleep(ending[0])
             self.end(program.pid, ending[1])

@@ -15,14 +15,14 @@ from reconciler.core.plan import Plan
 from reconciler.core.printed import plan_json, recap, render
 from reconciler.core.report import Report
 from reconciler.core.spec import Desired, Host
+from reconciler.core.steps import ForgetStep, LaunchStep, ReadyStep, RecordStep, SendStep, StopStep
 from reconciler.errors import HostError, LeaseHeldError, ReconcilerError
-from reconciler.execute import operation_id
 from reconciler.hosts import Hosts
 from reconciler.journal import Journal
 from reconciler.reconcile import Pass, carry_out, execution, preview
 from reconciler.transports import Transport
 from tests.simulation.agents import Program
-from tests.simulation.machine import Files, Machine
+from tests.simulation.machine import TURN, Files, Machine
 from tests.simulation.specs import SECRET, FleetSpec
 from tests.simulation.texts import parse_operation
 from tests.simulation.transport import Fault, Line, SimulatedTransport
@@ -87,7 +87,7 @@ class World:
             return
         for machine in self.machines.values():
             for conversation, said in machine.transcripts.items():
-                again = {words for words in said if words != "p" and said.count(words) > 1}
+                again = {words for words in said if words not in ("p", TURN) and said.count(words) > 1}
                 if again:
                     raise Broken(f"{conversation} was told twice: {again}")
 
@@ -172,14 +172,15 @@ class World:
 
     def _check_applied(self, applied: Applied) -> None:
         """I5: what arrived at a host is a step of an action of the plan."""
-        plan = applied.plan
-        allowed = {operation_id(plan.id, a.address): a for a in plan.effective} if plan else {}
+        allowed = _planned(applied.plan) if applied.plan else set()
+        ids: dict[tuple[str, str, str, str], set[str]] = {}
         for host, op in applied.line.log:
             if op["OP"] in ("lease", "renew", "unlease"):
                 continue
-            action = allowed.get(op["OP"].partition("-")[0])
-            if action is None or (action.host, action.address) != (host, f"session.{op['NAME']}"):
-                raise Broken(f"I5: {op.name} of {op['NAME']} on {host} is not in the plan")
+            what = (host, op.name, op["NAME"], op["EXPECT"])
+            ids.setdefault(what, set()).add(op["OP"])
+            if what not in allowed or len(ids[what]) > 1:
+                raise Broken(f"I5: {what} is not in the plan, or more often than there")
         self.check_fences()
         self.check_messages()
 
@@ -211,6 +212,24 @@ class World:
             for noted in machine.sessions[name].processes.values()
             if machine.alive(noted)
         ]
+
+
+_OPERATIONS = {
+    LaunchStep: "op_launch", StopStep: "op_stop", SendStep: "op_send", RecordStep: "op_record",
+    ForgetStep: "op_forget",
+}  # fmt: skip
+
+
+def _planned(plan: Plan) -> set[tuple[str, str, str, str]]:
+    """Host, operation, session and incarnation of every step of a plan."""
+    found = set()
+    for action in plan.effective:
+        for step in action.steps:
+            if isinstance(step, LaunchStep | StopStep | SendStep | RecordStep | ForgetStep):
+                found.add((step.host, _OPERATIONS[type(step)], step.session, str(step.expect)))
+            elif isinstance(step, ReadyStep) and step.learn:
+                found.add((step.host, "op_record", step.session, str(step.incarnation)))
+    return found
 
 
 _pending: list[BaseException] = []
