@@ -27,7 +27,7 @@ _STORE = "{GEMINI_CLI_HOME:-{home}}/.gemini"
 # one. The registry is never written: gemini takes a directory over by its `.project_root`.
 _CLAIM = r"""
 umask 077; LC_ALL=C; export LC_ALL
-own() { [ ! -e "$1" ] || [ "$(cat "$1")" = "$workdir" ]; }
+own() { [ ! -e "$1" ] || [ "$(cat "$1" 2>/dev/null)" = "$workdir" ]; }
 store=$1 workdir=$2 key=$3 dir=
 name=$(sed -n 's/^ *'"$key"': "\([a-z0-9-]\{1,\}\)",\{0,1\}$/\1/p' "$store/projects.json" 2>/dev/null | head -n 1)
 if [ -n "$name" ] && own "$store/tmp/$name/.project_root" && own "$store/history/$name/.project_root"; then

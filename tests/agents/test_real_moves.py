@@ -69,8 +69,7 @@ def placed(stage: Stage, name: str) -> Path:
     template = stage.agent.restore_path(name, str(stage.session_id), workdir)
     assert template is not None
     path = stage._path(template, None)
-    if claim := getattr(stage.agent, "claim", None):
-        made = claim(workdir)
+    if made := stage.agent.claim(workdir):
         argv = ("sh", "-c", made.script, "claim", stage._path(made.store, None), *made.args)
         done = subprocess.run(argv, env=stage.env, capture_output=True, text=True, check=True)
         directory = stage._path(made.directory, None)
