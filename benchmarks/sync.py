@@ -59,11 +59,18 @@ class Store:
             path.write_bytes(line)
             os.utime(path, (1e9, 1e9))
 
-    def grow(self) -> None:
-        """Five of them get four kilobytes that do not compress to nothing."""
+    def grow(self, *, young: bool = False) -> None:
+        """Five of them get four kilobytes that do not compress to nothing, some seconds ago.
+
+        What changed within the very second of a sync is asked for once more; that is measured as bytes only.
+        """
         for number in self._random.sample(range(FILES), GROWN):
-            with (self.folder / f"{_ID.format(number)}.jsonl").open("ab") as file:
+            path = self.folder / f"{_ID.format(number)}.jsonl"
+            with path.open("ab") as file:
                 file.write(b'{"x":"' + secrets.token_hex(NEW // 2 - 5).encode() + b'"}\n\n')
+            if not young:
+                then = time.time() - 5
+                os.utime(path, (then, then))
 
 
 class Ours:
@@ -164,7 +171,7 @@ async def _figures(ours: Ours, theirs: Store, config: Path, relay: Relay, root: 
 
 async def _bytes(ours: Ours, relay: Relay) -> tuple[int, int, int]:
     """New bytes, bytes on the wire for them, and those of asking for the same files when nothing is new."""
-    ours.store.grow()
+    ours.store.grow(young=True)
     items = await ours.listing()
     before = relay.bytes
     new = await ours.pull(items)

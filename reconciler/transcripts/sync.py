@@ -42,8 +42,7 @@ async def pull_many(connection: Connection, items: Sequence[Item], archive: Arch
     A session whose answer breaks off fails alone; those behind it are asked for once more.
     """
     works = [Work(connection.name, item, archive) for item in items]
-    for work in works:
-        await work.guarded(work.prepare)
+    await asyncio.to_thread(_prepare, works)
     await export_all(connection, [work for work in works if work.open and work.exports])
     for _ in range(8):  # twice for a divergence, and again for what stood behind an answer that broke
         asked = [work for work in works if work.open]
@@ -54,6 +53,14 @@ async def pull_many(connection: Connection, items: Sequence[Item], archive: Arch
         if work.open:
             work.fail(HostError(f"{connection.name}: the answers to a sync break off", code="sync-failed"))
     return [work.result for work in works if work.result is not None]
+
+
+def _prepare(works: Sequence[Work]) -> None:
+    for work in works:
+        try:
+            work.prepare()
+        except ReconcilerError as error:
+            work.fail(error)
 
 
 async def _exchange(connection: Connection, works: Sequence[Work]) -> None:

@@ -36,10 +36,11 @@ full() {
 }
 list=$3
 printf '%s\tbegin\n' "$nonce"
-{ mkdir -p "$incoming" && rm -rf "$incoming"/* && : >"$spool"; } 2>/dev/null || full
+{ mkdir -p "$incoming" && rm -rf "${incoming:?}"/* && : >"$spool"; } 2>/dev/null || full
 head -c "$4" >"$spool" 2>/dev/null
 [ $(($(wc -c <"$spool"))) -eq "$4" ] || full
 head -c "$3" <"$spool" >"$spool.list" 2>/dev/null || full
+# shellcheck disable=SC1091,SC1090
 . "$spool.list"
 rm -rf "$spool" "$spool.list"
 printf '%s\tend\n' "$nonce"
