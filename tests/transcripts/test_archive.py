@@ -352,7 +352,7 @@ def cut_at(archive: Archive, count: int) -> None:
             raise Cut
         real(path, chunks)  # type: ignore[arg-type]
 
-    archive.storage.replace = replace  # type: ignore[method-assign,assignment]
+    archive.storage.replace = replace  # type: ignore[method-assign]
 
 
 @pytest.mark.parametrize("writes", range(12))

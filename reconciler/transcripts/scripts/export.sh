@@ -27,3 +27,4 @@ else
   [ -w "$dir" ] || word=disk-full
   say 0 $word 0 0 0 "$(printf %s "$words" | tail -n 3 | tr -c '[:print:]' ' ' | cut -c 1-300)"
 fi
+rm -f "$out"
