@@ -156,6 +156,7 @@ class StepRunner:
             places=brought.places,
             claim=brought.claim,
             imports=brought.imports,
+            import_env=brought.import_env,
         )
         runtime = drivers.runtime(step.strategy)
         await self._operate(step.host, lambda c, n: launch_operation(runtime, c, op, n, launch))

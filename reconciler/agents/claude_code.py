@@ -146,6 +146,10 @@ class ClaudeCode:
         """Its files are the conversation."""
         return None
 
+    def transfer_env(self, session_dir: str) -> dict[str, str]:
+        """Its files are the conversation."""
+        return {}
+
     def store_version(self, head: str) -> str | None:
         """By the types of its records, and the version that messages carry."""
         lines = head.splitlines()

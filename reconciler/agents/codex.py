@@ -157,6 +157,10 @@ class Codex:
         """Its files are the conversation."""
         return None
 
+    def transfer_env(self, session_dir: str) -> dict[str, str]:
+        """Its files are the conversation."""
+        return {}
+
     def store_version(self, head: str) -> str | None:
         """By its first record. It is longer than the head, so it is searched: keys inside of texts are escaped."""
         if not _META.match(head):

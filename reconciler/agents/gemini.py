@@ -156,6 +156,10 @@ class Gemini:
         """Its files are the conversation."""
         return None
 
+    def transfer_env(self, session_dir: str) -> dict[str, str]:
+        """Its files are the conversation."""
+        return {}
+
     def store_version(self, head: str) -> str | None:
         """By its first record, which says no version."""
         first = _shared.json_object(head.partition("\n")[0])

@@ -87,6 +87,10 @@ class Shell:
         """There is no conversation."""
         return None
 
+    def transfer_env(self, session_dir: str) -> dict[str, str]:
+        """There is no conversation."""
+        return {}
+
     def store_version(self, head: str) -> str | None:
         """There is no store to know."""
         return None

@@ -187,5 +187,8 @@ class Agent(Protocol):
     def import_args(self, file: str) -> tuple[str, ...] | None:
         """Arguments after the program, run in the working directory, that take such an export in from `file`."""
 
+    def transfer_env(self, session_dir: str) -> Mapping[str, str]:
+        """What has to be set for exports and imports, over the environment of the agent."""
+
     def store_version(self, head: str) -> str | None:
         """What is unknown about a store, from the first 4 KiB of a conversation's main file; None: all is known."""

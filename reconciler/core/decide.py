@@ -218,17 +218,22 @@ def _relaunch(
         return _diverged(entry, "neither is a beginning of the other")
     if relation == "unknown":
         return Decision("unknown", "relation", f"{why_now}; how its copies stand to each other could not be told")
+    assert seen.record is not None
     bring = relation == "archive-ahead" or agent.exists(seen.facts) is False
+    first: tuple[Step, ...] = ()
     if bring:
         why_now += "; the archive has more of its conversation than the host"
+    elif seen.record.workdir != workdir_of(context.desired, session):
+        # Agents tie a conversation to its directory: it goes to the archive, and from there to where they will look.
+        bring, first = True, (PullStep(entry.name, host.name, seen.record.agent, required=True),)
     # A task is its prompt: a headless turn without one would fail at once.
     task = session.lifecycle == "task"
     message = context.desired.prompts.get(entry.name) if task else _next_message(context, entry)
     steps = launch_steps(
         context, entry.name, host, seen, resume=True, message=message, restarts=restarts,
-        bring=bring, at_least=_size(archived) if bring else _largest(seen),
+        bring=bring, at_least=max(_size(archived) if bring else 0, _largest(seen)),
     )  # fmt: skip
-    return Decision("resume", reason, why_now, steps=steps, changes=entry.changes)
+    return Decision("resume", reason, why_now, steps=(*first, *steps), changes=entry.changes)
 
 
 def _largest(seen: SessionSeen) -> int:

@@ -71,6 +71,7 @@ class Launch:
     places: tuple[Place, ...] = ()
     claim: Claim | None = None
     imports: tuple[tuple[str, ...], ...] = ()  # arguments of the agent's own import, one call each
+    import_env: Mapping[str, str] = field(default_factory=dict)
 
 
 def look_definition() -> str:
@@ -301,8 +302,10 @@ def _conversation_lines(launch: Launch) -> str:
     if launch.claim is not None:
         found = launch.claim
         words = f"{quote(['sh', '-c', found.script, 'claim'])} {probe_path(found.store)} {quote(found.args)}"
-        lines.append(f'claimed=$({words} 2>&1) || {{ over 1 sync-failed "$claimed"; exit 1; }}')
+        why = '$(head -c 400 "$dir/claim.err")'
+        lines.append(f'claimed=$({words} 2>"$dir/claim.err") || {{ over 1 sync-failed "{why}"; exit 1; }}')
     lines += [f"place {p.number} {p.size} {p.sha256} {_place_path(launch, p.path)}" for p in launch.places]
+    lines += [exports(launch.import_env)] if launch.imports and launch.import_env else []
     lines += [f"take_in {' '.join(_value(arg) for arg in arguments)}" for arguments in launch.imports]
     if launch.places or launch.imports:
         lines.append('rm -rf "$dir/incoming"')

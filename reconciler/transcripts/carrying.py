@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from reconciler.core.agent import Agent
 from reconciler.core.observed import Reached
@@ -30,6 +31,7 @@ class Brought:
 
     places: tuple[Place, ...] = ()
     imports: tuple[tuple[str, ...], ...] = ()
+    import_env: Mapping[str, str] = field(default_factory=dict)
     claim: Claim | None = None
 
 
@@ -54,7 +56,10 @@ async def bring(connection: Connection, reached: Reached, archive: Archive, agen
     staged = await stage(connection, reached.state_dir, step.session, files)
     if exported:
         below = f"{reached.state_dir}/sessions/{step.session}/incoming"
-        return Brought(imports=tuple(agent.import_args(f"{below}/{s.number}") or () for s in staged))
+        return Brought(
+            imports=tuple(agent.import_args(f"{below}/{s.number}") or () for s in staged),
+            import_env=agent.transfer_env(f"{reached.state_dir}/sessions/{step.session}"),
+        )
     places = tuple(
         Place(s.number, s.size, s.sha256, agent.restore_path(s.name, conversation, step.real_workdir) or "")
         for s in staged
@@ -85,12 +90,14 @@ async def pull_step(
 async def item_of(desired: Desired, reached: Reached, agent: Agent, session: str, command: str) -> Item:
     """What a sync has to know of a session: for agents that export, also how they are run."""
     seen = reached.sessions[session]
+    conversation = seen.record.conversation if seen.record else None
     environment: dict[str, str] = {}
-    declared = desired.sessions.get(session)
-    if declared is not None and agent.export_args("x") is not None:
+    if conversation is not None and agent.export_args(conversation) is not None:
+        declared = desired.sessions.get(session)
         try:
-            environment = await asyncio.to_thread(resolve_all, dict(declared.env))
+            environment = await asyncio.to_thread(resolve_all, dict(declared.env) if declared else {})
         except ReconcilerError:
             environment = {}  # an export needs no credentials
+        environment |= agent.transfer_env(f"{reached.state_dir}/sessions/{session}")
     host = desired.hosts.get(reached.name)
     return Item(session, agent, seen, command, environment, (host.shell or "") if host else "")
