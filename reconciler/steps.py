@@ -77,6 +77,7 @@ class StepRunner:
         self._leases = leases
         self._archive = archive
         self._learned: dict[str, str] = {}
+        self._launched: set[tuple[str, str]] = set()  # sessions and hosts to which a launch was sent
 
     def _connection(self, host: str) -> Connection:
         return self._hosts.connection(host, self._desired.hosts[host])
@@ -159,6 +160,7 @@ class StepRunner:
             import_env=brought.import_env,
         )
         runtime = drivers.runtime(step.strategy)
+        self._launched.add((step.session, step.host))
         await self._operate(step.host, lambda c, n: launch_operation(runtime, c, op, n, launch))
 
     async def _bring(self, step: LaunchStep) -> Brought:
@@ -173,8 +175,13 @@ class StepRunner:
         await pull_step(connection, reached, self._archive, agent, step, item)
 
     async def fall_back(self, steps: tuple[Step, ...], op: str, phase: Phase) -> None:
-        """The way back of a failed move: its first step, which ends what came up, may find nothing to end."""
+        """The way back of a failed move: its first step, which ends what came up, may find nothing to end.
+
+        Where no launch was sent there is nothing, and the target need not answer for the source to go on.
+        """
         for index, step in enumerate(steps):
+            if isinstance(step, StopStep) and (step.session, step.host) not in self._launched:
+                continue
             try:
                 await self.run(step, f"{op}-back-{index}", phase)
             except OperationError as error:
