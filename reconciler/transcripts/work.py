@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Literal
 
 from reconciler.core.agent import Agent
-from reconciler.core.observed import SessionSeen
+from reconciler.core.observed import SessionSeen, StoreFile
 from reconciler.core.transcript import FILES_LIMIT, Archived, HostFile, Relation, overall, unchanged
 from reconciler.errors import OperationError, ReconcilerError
 from reconciler.transcripts.archive import Archive, Part
@@ -131,20 +131,22 @@ class Work:
         self.manifest = self.archive.manifest(self.item.session, self.conversation)
         if self.exports:
             return None
-        store = self.item.seen.facts.store
-        if store is None:
+        if self.item.seen.facts.store is None:
             return self.finish("unknown")
+        self._list(self.item.seen.facts.store)
+        self.names = [name for name in self.files if name not in self.settled]
+        if self.names:
+            self.names += self._unlisted()
+            return None
+        return self._conclude()
+
+    def _list(self, store: Sequence[StoreFile]) -> None:
         self.files = host_files(self.item.agent, self.item.seen, self.conversation)
         if max(len(self.files), len(store)) > FILES_LIMIT:
             raise too_many(self.item.session)
         for name, here in self.files.items():
             if (relation := self._settled(name, here)) is not None:
                 self.settled[name] = relation
-        self.names = [name for name in self.files if name not in self.settled]
-        if self.names:
-            self.names += self._unlisted()
-            return None
-        return self._conclude()
 
     def _settled(self, name: str, here: HostFile) -> Relation | None:
         """What is as it was at the last sync need not be read."""

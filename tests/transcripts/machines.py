@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -10,12 +11,15 @@ from reconciler import drivers
 from reconciler.core.observed import Facts, SessionSeen, StoreFile
 from reconciler.core.record import Record
 from reconciler.core.spec import Host as HostSpec
+from reconciler.errors import HostError
 from reconciler.hosts import Connection
 from reconciler.transcripts.archive import Archive
 from reconciler.transcripts.sync import Item, PullResult, pull_many
 from reconciler.transports import Transport, local, ssh
 from tests.e2e.fleet import Fleet, Host
 
+LINES = [b'{"n":%d,"timestamp":"2026-01-0%d"}\n' % (n, n) for n in range(1, 8)]
+ONE, TWO, THREE = LINES[0], b"".join(LINES[:2]), b"".join(LINES[:3])
 ID = "11111111-1111-4111-8111-{:012d}"
 AGENT = drivers.built_in_agent("claude-code")
 
@@ -99,3 +103,11 @@ def kept(root: Path, number: int = 0) -> list[bytes]:
     """All diverged copies that the archive keeps."""
     below = root / f"s{number}" / ID.format(number) / "diverged"
     return [path.read_bytes() for path in sorted(below.rglob("*.jsonl"))]
+
+
+def sha(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+async def no_connection(name: str, host: HostSpec) -> Transport:
+    raise HostError(f"{name}: nobody may connect", code="refused")

@@ -1,88 +1,40 @@
 # ruff: noqa: ASYNC230, ASYNC240
-"""Copies from and to hosts: by digests, never by clocks; whatever a host does, the archive only grows or says so."""
+"""Copies from hosts: by digests, never by clocks; whatever a host does, the archive only grows or says so."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import hashlib
-import json
-import os
 import random
-import re
 import shutil
-import socket
-import subprocess
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from reconciler.core.observed import Facts, SessionSeen, StoreFile
-from reconciler.core.record import Record
+from reconciler.core.observed import SessionSeen
 from reconciler.core.spec import Host as HostSpec
-from reconciler.core.transcript import FILES_LIMIT
-from reconciler.errors import HostError, OperationError, ReconcilerError
+from reconciler.errors import OperationError
 from reconciler.hosts import Connection
-from reconciler.transcripts import pieces, wire
-from reconciler.transcripts.archive import EMPTY, EXPORT, Archive
-from reconciler.transcripts.sync import Item, Outgoing, PullResult, outgoing, pull, pull_many, stage
-from reconciler.transports import Channel, Transport
-from tests.e2e.fleet import Fleet
-from tests.transcripts.machines import AGENT, ID, Machine, archived, kept, local_machine, ssh_machine
-
-LINES = [b'{"n":%d,"timestamp":"2026-01-0%d"}\n' % (n, n) for n in range(1, 8)]
-ONE, TWO, THREE = LINES[0], b"".join(LINES[:2]), b"".join(LINES[:3])
-
-
-@pytest.fixture(scope="module")
-def fleet() -> Iterator[Fleet]:
-    try:
-        made = Fleet()
-    except FileNotFoundError as missing:
-        pytest.fail(str(missing))
-    with made:
-        made.host("gpu")
-        yield made
-
-
-@pytest_asyncio.fixture(params=["local", "ssh"])
-async def machine(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Machine]:
-    """A host with an empty home."""
-    if request.param == "local":
-        (tmp_path / "home").mkdir()
-        made = local_machine(tmp_path / "home")
-    else:
-        fleet: Fleet = request.getfixturevalue("fleet")
-        made = ssh_machine(fleet, fleet.hosts["gpu"])
-        shutil.rmtree(made.home / ".claude", ignore_errors=True)
-        shutil.rmtree(made.home / "state", ignore_errors=True)
-    yield made
-    await made.connection.close()
-
-
-@pytest_asyncio.fixture
-async def here(tmp_path: Path) -> AsyncIterator[Machine]:
-    """This machine, for what does not depend on the way to it."""
-    (tmp_path / "home").mkdir(exist_ok=True)
-    made = local_machine(tmp_path / "home")
-    yield made
-    await made.connection.close()
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return tmp_path / "archive"
-
-
-@pytest.fixture
-def archive(root: Path) -> Archive:
-    return Archive(root)
+from reconciler.transcripts.archive import Archive
+from reconciler.transcripts.sync import Item, PullResult, outgoing, pull_many, stage
+from reconciler.transports import Channel
+from tests.transcripts.machines import (
+    AGENT,
+    ID,
+    LINES,
+    ONE,
+    THREE,
+    TWO,
+    Machine,
+    archived,
+    kept,
+    local_machine,
+    no_connection,
+    sha,
+)
 
 
 async def test_a_conversation_that_grows_is_followed(machine: Machine, archive: Archive) -> None:
@@ -130,10 +82,6 @@ async def test_what_did_not_change_is_not_read_at_all(here: Machine, archive: Ar
     await here.connection.close()
     [result] = await pull_many(Connection("h", HostSpec(), no_connection), [Item("s0", AGENT, seen)], archive)
     assert result.outcome == "unchanged"
-
-
-async def no_connection(name: str, host: HostSpec) -> Transport:
-    raise HostError(f"{name}: nobody may connect", code="refused")
 
 
 async def test_files_beside_the_transcript_come_along(machine: Machine, archive: Archive) -> None:
@@ -275,10 +223,6 @@ async def test_nothing_is_concluded_where_nobody_looked(here: Machine, archive: 
     [result] = await pull_many(here.connection, [Item("s0", AGENT, nameless)], archive)
     assert result.outcome == "unknown"
     assert archived(archive) == TWO
-
-
-def sha(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
 
 
 EVENTS = st.lists(
@@ -423,208 +367,6 @@ async def count_opens(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> list
     return opened
 
 
-NAMES = ["a b", "q'uote", 'q"', "$(touch pwned)", "`id`", "-rf", "semi;colon", "back\\slash", "ünï", "*", "~", "#x"]
-
-
-@pytest.mark.parametrize("folder", NAMES)
-async def test_any_folder_name_on_a_host_is_only_a_name(machine: Machine, archive: Archive, folder: str) -> None:
-    path = machine.path(0, folder)
-    path.parent.mkdir(parents=True)
-    path.write_bytes(TWO)
-    machine.own(path)
-    stat = path.stat()
-    inner = f"{machine.inner}/{path.relative_to(machine.home)}"
-    record = machine.seen().record
-    seen = SessionSeen("s0", "running", record, 1, facts=Facts(store=(StoreFile(inner, stat.st_size, 1.0),)))
-    result = await pull(machine.connection, AGENT, "s0", seen, archive)
-    assert (result.outcome, archived(archive)) == ("synced", TWO)
-    assert not list(machine.home.rglob("pwned"))
-
-
-@pytest.mark.parametrize("kind", ["link", "fifo", "directory", "socket", "dangling"])
-async def test_what_is_no_plain_file_is_refused(machine: Machine, archive: Archive, kind: str) -> None:
-    machine.write(ONE, 1)
-    path = machine.write(TWO)
-    seen = machine.seen()
-    path.unlink()
-    match kind:
-        case "link":
-            secret = machine.home / "secret"
-            secret.write_bytes(TWO)
-            path.symlink_to(secret)
-        case "fifo":
-            os.mkfifo(path)
-        case "directory":
-            path.mkdir()
-        case "socket":
-            short = Path(tempfile.mkdtemp(dir="/tmp")) / "s"
-            with socket.socket(socket.AF_UNIX) as made:
-                made.bind(str(short))
-            try:
-                short.rename(path)
-            except OSError:
-                path.mkdir()
-            shutil.rmtree(short.parent)
-        case _:
-            path.symlink_to("/nowhere")
-    with contextlib.suppress(OSError):
-        os.lchown(path, path.parent.stat().st_uid, path.parent.stat().st_gid)
-    odd, fine = await machine.pull_all(archive, {0: seen, 1: machine.seen(1)})
-    assert odd.error is not None
-    assert (odd.outcome, odd.error.code) == ("failed", "unsafe-name")
-    assert fine.outcome == "synced"
-    assert archived(archive) == b""
-
-
-async def test_a_file_that_may_not_be_read_is_said(machine: Machine, archive: Archive) -> None:
-    path = machine.write(TWO)
-    path.chmod(0)
-    if machine.home == Path(machine.inner) and os.geteuid() == 0:
-        pytest.skip("root reads everything")
-    with pytest.raises(OperationError, match="may not be read"):
-        await pull(machine.connection, AGENT, "s0", machine.seen(), archive)
-
-
-async def test_ten_thousand_entries_from_a_host_are_refused(here: Machine, archive: Archive) -> None:
-    base = f"{here.inner}/.claude/projects/-w/{ID.format(0)}"
-    entries = tuple(StoreFile(f"{base}/tool-results/{n}.txt", 1, 1.0) for n in range(10_000))
-    seen = SessionSeen("s0", "running", here.seen().record, 1, facts=Facts(store=entries))
-    [result] = await pull_many(here.connection, [Item("s0", AGENT, seen)], archive)
-    assert result.error is not None
-    assert result.error.code == "too-large"
-    assert str(FILES_LIMIT) in result.message
-
-
-async def test_a_file_beyond_the_limit_is_refused_and_costs_nothing(here: Machine, archive: Archive) -> None:
-    here.write(ONE)
-    os.truncate(here.path(), pieces.FILE_LIMIT + 1)
-    [result] = await here.pull_all(archive, {0: here.seen()})
-    assert result.error is not None
-    assert result.error.code == "too-large"
-
-
-class Liar:
-    """A host that answers as a test wants; `{nonce}` in it is the nonce of the request."""
-
-    def __init__(self, *answer: bytes, endless: bytes = b"") -> None:
-        self.answer = answer
-        self.endless = endless
-        self.given = 0
-
-    async def open(self, argv: tuple[str, ...]) -> Liar:
-        del argv
-        self.left = list(self.answer)
-        return self
-
-    async def write(self, data: bytes) -> None:
-        found = re.search(rb"NONCE=([0-9a-f]+)", data)
-        if found:
-            self.left = [piece.replace(b"{nonce}", found[1]) for piece in self.left]
-
-    async def read(self, limit: int = 65536) -> bytes:
-        del limit
-        await asyncio.sleep(0)
-        data = self.left.pop(0) if self.left else self.endless
-        self.given += len(data)
-        return data
-
-    async def close(self) -> None:
-        pass
-
-
-LIES = [
-    b"",
-    b"{nonce}\tbegin\n",
-    b"{nonce}\tbegin\n{nonce}\tend\n",
-    b"{nonce}\tbegin\n{nonce}\t0\tahead\t0\t5\t1\t-\nabc",
-    b"{nonce}\tbegin\n{nonce}\t0\tahead\t0\t3\t1\t-\nabc{nonce}\t1\tsame\n{nonce}\tend\n",
-    b"{nonce}\tbegin\n{nonce}\t0\tahead\t0\t3\t1\t-\nabc\n{nonce}\t0\tsame\n",
-    b"{nonce}\tbegin\n{nonce}\t0\tahead\t9\t3\t1\t-\n{nonce}\t0\tsame\n{nonce}\tend\n",
-    b"{nonce}\tbegin\n{nonce}\t0\tahead\t1\t3\t1\t-\nab{nonce}\t0\tsame\n{nonce}\tend\n",
-    b"{nonce}\tbegin\n{nonce}\t0\tother\t1\t3\t1\t-\nab{nonce}\t0\tsame\n{nonce}\tend\n",
-    b"{nonce}\tbegin\n{nonce}\t0\tahead\t0\t-3\t1\t-\n{nonce}\tend\n",
-    b"{nonce}\tbegin\n{nonce}\t0\tahead\t0\t99999999999999999\t1\t-\n",
-    b"{nonce}\tbegin\n{nonce}\t0\tahead\t0\t\xd9\xa3\t1\t-\n",
-    b"{nonce}\tbegin\n{nonce}\t7\tahead\t0\t3\t1\t-\nabc{nonce}\t7\tsame\n{nonce}\tend\n",
-    b"{nonce}\tbegin\n{nonce}\t0\tahead\t0\t3\t1\t-\nab\n{nonce}\t0\tchanged\n{nonce}\tend\n",
-    b"{nonce}\tbegin\n{nonce}\t0\t\x1b[2J\t0\t3\t1\t\x1b[31m\n{nonce}\tend\n",
-    b"{nonce}\tbegin\n" + b"x" * 100_000,
-    b"x" * 100_000,
-    b"deadbeef\tbegin\n",
-]
-
-
-@pytest.mark.parametrize("lie", LIES, ids=range(len(LIES)))
-async def test_an_answer_that_does_not_fit_changes_nothing_and_is_a_named_error(
-    here: Machine, archive: Archive, lie: bytes
-) -> None:
-    liar = Liar(lie)
-    here.write(TWO)
-    [result] = await pull_many(lying(liar), [Item("s0", AGENT, here.seen())], archive)
-    assert result.error is not None, result
-    assert result.error.code in ("sync-failed", "too-large")
-    assert "\x1b" not in result.message
-    assert archive.heads() == {}
-
-
-def lying(liar: Liar) -> Connection:
-    async def connect(name: str, host: HostSpec) -> Transport:
-        del name, host
-        return liar  # type: ignore[return-value]
-
-    return Connection("h", HostSpec(), connect)
-
-
-@pytest.mark.parametrize(
-    "begin", [b"", b"{nonce}\tbegin\n", b"{nonce}\tbegin\n{nonce}\t0\tahead\t0\t4096\t1\t-\n"], ids=range(3)
-)
-async def test_a_host_that_streams_for_ever_is_cut_off(here: Machine, archive: Archive, begin: bytes) -> None:
-    liar = Liar(begin, endless=b"z" * 4096) if begin else Liar(endless=b"z" * 4096)
-    here.write(TWO)
-    [result] = await pull_many(lying(liar), [Item("s0", AGENT, here.seen())], archive)
-    assert result.error is not None
-    assert liar.given < 300_000
-
-
-async def test_a_host_that_falls_silent_is_given_up(
-    here: Machine, archive: Archive, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(wire, "IDLE", 0.2)
-
-    class Silent(Liar):
-        async def read(self, limit: int = 65536) -> bytes:
-            await asyncio.sleep(3600)
-            return b""
-
-    here.write(TWO)
-    [result] = await pull_many(lying(Silent()), [Item("s0", AGENT, here.seen())], archive)
-    assert result.error is not None
-    assert result.error.code == "timed-out"
-
-
-async def test_one_broken_answer_does_not_take_the_others_along(here: Machine, archive: Archive) -> None:
-    """The middle file shrinks between its announcement and its bytes, as seen by a `head` that says less."""
-    tools = here.home / "bin"
-    tools.mkdir()
-    real = shutil.which("head")
-    (tools / "head").write_text(f'#!/bin/sh\n[ "$2" = 7 ] && exec {real} -c 3\nexec {real} "$@"\n')
-    (tools / "head").chmod(0o755)
-    machine = local_machine(here.home, str(tools))
-    for number, data in enumerate((ONE, b"123456\n", TWO)):
-        machine.write(data, number)
-    results = await machine.pull_all(archive, {n: machine.seen(n) for n in range(3)})
-    assert [r.outcome for r in results] == ["synced", "failed", "synced"]
-    await machine.connection.close()
-
-
-async def test_a_host_that_cannot_be_reached_is_an_error_of_each_session(here: Machine, archive: Archive) -> None:
-    here.write(ONE)
-    here.write(ONE, 1)
-    items = [Item(f"s{n}", AGENT, here.seen(n)) for n in range(2)]
-    results = await pull_many(Connection("h", HostSpec(), no_connection), items, archive)
-    assert [r.error.code for r in results if r.error] == ["refused", "refused"]
-
-
 SHELLS = ["dash", "bash", "zsh", "busybox"]
 DIGESTS = ["sha256sum", "shasum", "openssl"]
 
@@ -671,202 +413,3 @@ def toolbox(tmp_path: Path, shell: str, sums: str) -> Path:
         (tools / name).write_text(f"#!/bin/sh\n{scripts[name]}")
         (tools / name).chmod(0o755)
     return tools
-
-
-def staged_file(machine: Machine, number: int = 0) -> Path:
-    return machine.home / f"state/sessions/s0/incoming/{number}"
-
-
-def whole(data: bytes, name: str = "main.jsonl", path: str = "", beginning: int = 0) -> Outgoing:
-    digest = sha(data[:beginning]) if beginning else ""
-    return Outgoing(name, len(data), sha(data), lambda offset: [data[offset:]], path, beginning, digest)
-
-
-@pytest.mark.parametrize("data", [b"", b"x", b"\x00\xff'$\n" * 50_000, b"no newline"], ids=len)
-async def test_what_is_staged_arrives_whole(machine: Machine, data: bytes) -> None:
-    files = [whole(data), whole(TWO, "two.jsonl"), whole(b"", "empty")]
-    staged = await stage(machine.connection, f"{machine.inner}/state", "s0", files)
-    assert [(s.number, s.sha256, s.size, s.name) for s in staged] == [
-        (0, sha(data), len(data), "main.jsonl"), (1, sha(TWO), len(TWO), "two.jsonl"), (2, EMPTY, 0, "empty"),
-    ]  # fmt: skip
-    assert [staged_file(machine, n).read_bytes() for n in range(3)] == [data, TWO, b""]
-    assert {p.name for p in staged_file(machine).parent.iterdir()} == {"0", "1", "2"}
-    assert staged_file(machine).stat().st_mode & 0o777 == 0o600
-
-
-async def test_only_what_comes_after_a_verified_beginning_travels(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    old, new = b"x" * 300_000 + b"\n", b"y" * 100 + b"\n"
-    machine.write(old)
-    inner = f"{machine.inner}/{machine.path().relative_to(machine.home)}"
-    sent = await count_bytes(machine, monkeypatch)
-    await stage(machine.connection, f"{machine.inner}/state", "s0", [whole(old + new, path=inner, beginning=len(old))])
-    assert staged_file(machine).read_bytes() == old + new
-    assert sum(sent) < 1000
-
-
-async def count_bytes(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    transport = await machine.connection.transport()
-    sent: list[int] = []
-    real = transport.open
-
-    async def open_counted(argv: tuple[str, ...]) -> Channel:
-        channel = await real(argv)
-        write = channel.write
-
-        async def write_counted(data: bytes) -> None:
-            sent.append(len(data))
-            await write(data)
-
-        monkeypatch.setattr(channel, "write", write_counted)
-        return channel
-
-    monkeypatch.setattr(transport, "open", open_counted)
-    return sent
-
-
-async def test_a_beginning_that_is_none_is_a_divergence_and_leaves_no_trace(machine: Machine) -> None:
-    machine.write(ONE)
-    inner = f"{machine.inner}/{machine.path().relative_to(machine.home)}"
-    with pytest.raises(OperationError) as error:
-        await stage(
-            machine.connection, f"{machine.inner}/state", "s0", [whole(TWO[1:], path=inner, beginning=len(ONE))]
-        )
-    assert error.value.code == "diverged"
-    assert machine.path().read_bytes() == ONE
-    assert list(staged_file(machine).parent.iterdir()) == []
-
-
-async def test_a_repeat_takes_the_place_of_what_was_staged_before(machine: Machine) -> None:
-    state = f"{machine.inner}/state"
-    await stage(machine.connection, state, "s0", [whole(ONE), whole(TWO)])
-    await stage(machine.connection, state, "s0", [whole(THREE)])
-    assert staged_file(machine).read_bytes() == THREE
-    assert not staged_file(machine, 1).exists()
-
-
-async def test_an_archive_that_lies_about_a_file_is_found_out(here: Machine) -> None:
-    liar = Outgoing("main.jsonl", 5, sha(b"hello"), lambda offset: [b"HELLO"[offset:]])
-    with pytest.raises(OperationError) as error:
-        await stage(here.connection, f"{here.inner}/state", "s0", [liar])
-    assert error.value.code == "sync-failed"
-    short = Outgoing("main.jsonl", 5, sha(b"hello"), lambda offset: [b"hel"[offset:]])
-    with pytest.raises(ReconcilerError) as broken:
-        await stage(here.connection, f"{here.inner}/state", "s0", [short])
-    assert broken.value.code == "archive-damaged"
-
-
-async def test_a_full_and_a_read_only_disk_of_a_host_are_one_clear_error(fleet: Fleet) -> None:
-    host = fleet.hosts.get("small") or fleet.host("small", home_size="4m")
-    machine = ssh_machine(fleet, host)
-    big = b"x" * 8_000_000
-    state = f"{machine.inner}/state"
-    with pytest.raises(OperationError) as error:
-        await stage(machine.connection, state, "s0", [whole(big)])
-    assert (error.value.code, error.value.remedy != "") == ("disk-full", True)
-    await stage(machine.connection, state, "s0", [whole(ONE)])
-    assert staged_file(machine).read_bytes() == ONE
-    await asyncio.to_thread(subprocess.run, ["chown", "-R", "0:0", str(machine.home / "state")], check=True)
-    with pytest.raises(OperationError) as error:
-        await stage(machine.connection, state, "s0", [whole(ONE), whole(big)])
-    assert error.value.code == "disk-full"
-    await machine.connection.close()
-
-
-async def test_a_full_archive_fails_the_session_and_nothing_else(here: Machine, tmp_path: Path) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    await asyncio.to_thread(subprocess.run, ["mount", "-t", "tmpfs", "-o", "size=200k", "none", str(disk)], check=True)
-    try:
-        archive = Archive(disk / "a")
-        here.write(b"x" * 400_000 + b"\n")
-        here.write(ONE, 1)
-        full, fine = await here.pull_all(archive, {0: here.seen(0), 1: here.seen(1)})
-        assert full.error is not None
-        assert (full.error.code, fine.outcome) == ("disk-full", "synced")
-        assert list(archive.heads()) == ["s1"]
-    finally:
-        await asyncio.to_thread(subprocess.run, ["umount", str(disk)], check=True)
-
-
-OPENCODE = """#!/bin/sh
-[ "$1" = export ] || exit 1
-echo "words for people" >&2
-[ "$KEY" = 'se"cr$et' ] || exit 3
-printf '{"id":"%s","directory":"%s","messages":%s}' "$2" "$(pwd)" "$(cat "$HOME/messages")"
-"""
-
-
-class Exporting:
-    """A host with a program that exports, on the PATH of login shells only."""
-
-    def __init__(self, machine: Machine) -> None:
-        from reconciler import drivers
-
-        self.machine = machine
-        self.agent = drivers.built_in_agent("opencode")
-        program = machine.home / "bin/opencode"
-        program.parent.mkdir(exist_ok=True)
-        program.write_text(OPENCODE)
-        program.chmod(0o755)
-        (machine.home / ".profile").write_text('echo noise\nPATH="$HOME/bin:$PATH"\nKEY=other\n')
-        work = machine.home / "work dir"
-        work.mkdir(exist_ok=True)
-        for path in (program.parent, program, machine.home / ".profile", work):
-            machine.own(path)
-        self.messages("[1]")
-
-    def messages(self, text: str) -> None:
-        path = self.machine.home / "messages"
-        path.write_text(text)
-        self.machine.own(path)
-
-    async def pull(self, archive: Archive, **changes: str) -> PullResult:
-        record = Record("f", "s0", "opencode", "tmux", "d", conversation="ses_0123456789", workdir="~/work dir")
-        seen = SessionSeen("s0", "running", record, 1)
-        item = Item("s0", self.agent, seen, environment={"KEY": 'se"cr$et'}, shell="/bin/sh", **changes)
-        [result] = await pull_many(self.machine.connection, [item], archive)
-        return result
-
-
-async def test_an_export_runs_in_the_sessions_own_environment_and_is_kept_whole(
-    machine: Machine, archive: Archive
-) -> None:
-    exporting = Exporting(machine)
-    assert (await exporting.pull(archive)).outcome == "synced"
-    data = json.loads(b"".join(archive.read("s0", "ses_0123456789", EXPORT)))
-    assert data == {"id": "ses_0123456789", "directory": f"{machine.inner}/work dir", "messages": [1]}
-    assert (await exporting.pull(archive)).outcome == "unchanged"
-    exporting.messages("[1,2]")
-    assert (await exporting.pull(archive)).outcome == "synced"
-    assert sorted(archive.heads()["s0"].files) == [EXPORT, f"{EXPORT}.1"]
-    left = [p.name for p in machine.home.rglob("*") if "export" in p.name]
-    assert left == []
-
-
-async def test_an_export_with_less_in_it_takes_nobodys_place(machine: Machine, archive: Archive) -> None:
-    exporting = Exporting(machine)
-    exporting.messages("[1,2,3]")
-    await exporting.pull(archive)
-    exporting.messages("[]")
-    for _ in range(2):
-        assert (await exporting.pull(archive)).outcome == "diverged"
-        assert b"[1,2,3]" in b"".join(archive.read("s0", "ses_0123456789", EXPORT))
-
-
-@pytest.mark.parametrize(("text", "code"), [("[1", "sync-failed"), ("[1]'\nexit 1 #", "sync-failed")])
-async def test_an_export_that_is_not_whole_is_refused(machine: Machine, archive: Archive, text: str, code: str) -> None:
-    exporting = Exporting(machine)
-    exporting.messages(text)
-    result = await exporting.pull(archive)
-    assert result.error is not None
-    assert result.error.code == code
-    assert archive.heads() == {}
-
-
-async def test_an_agent_that_is_not_there_is_said(machine: Machine, archive: Archive) -> None:
-    result = await Exporting(machine).pull(archive, command="nosuch-agent")
-    assert result.error is not None
-    assert result.error.code == "agent-missing"
-    assert "nosuch-agent" in result.message
