@@ -10,7 +10,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 # in them; those of a run that failed are kept.
 PYTEST = $(BIN)/python -m pytest
 PYTEST_ARGS ?= -n 2 --dist loadfile
-SHELLCHECK = shellcheck -s sh -e SC2034,SC2154,SC1007,SC2088,SC2015
+SHELLCHECK = shellcheck -s sh -e SC2034,SC2154,SC1007,SC2088,SC2015,SC2016
 
 .PHONY: help demo test check fix bench
 
@@ -39,7 +39,7 @@ check: .venv/dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	@if command -v shellcheck >/dev/null 2>&1; then \
-	  echo '$(SHELLCHECK) reconciler/runtimes/scripts/*.sh'; $(SHELLCHECK) reconciler/runtimes/scripts/*.sh; \
+	  echo '$(SHELLCHECK) reconciler/*/scripts/*.sh'; $(SHELLCHECK) reconciler/*/scripts/*.sh; \
 	else echo 'shellcheck is not installed: the shell texts were not checked'; fi
 
 fix: .venv/dev

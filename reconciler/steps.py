@@ -57,14 +57,6 @@ _PORT = (
 )
 
 
-def _condition(agent: Agent, ready: Ready) -> Ready:
-    """What the spec of a session asks for, else the `ready_pattern` that its agent's table declares."""
-    pattern = getattr(agent, "ready_pattern", None)
-    if not pattern or ready.pattern or ready.command or ready.port:
-        return ready
-    return ready.model_copy(update={"pattern": pattern})
-
-
 class StepRunner:
     """Runs the steps of one plan. Conversation ids that were learned on the way go into the records that follow."""
 
@@ -227,9 +219,7 @@ class StepRunner:
                 raise OperationError(
                     await self._last_words(reached, seen), code="exited", remedy=self._logs(step.session)
                 )
-            if not ready_by_agent(agent, seen) or not await self._own_ready(
-                reached, seen, _condition(agent, step.ready)
-            ):
+            if not ready_by_agent(agent, seen) or not await self._own_ready(reached, seen, step.ready):
                 return False
             if agent.ready(seen.facts) is None and time.monotonic() - since < _SETTLE:
                 return False
@@ -365,11 +355,7 @@ class StepRunner:
             by_spec = replace(need, ready=Ready())
             if seen is None or not satisfied(agent, seen, by_spec):
                 return False
-            return (
-                need.until != "ready"
-                or completed(seen)
-                or await self._own_ready(reached, seen, _condition(agent, need.ready))
-            )
+            return need.until != "ready" or completed(seen) or await self._own_ready(reached, seen, need.ready)
 
         if not await self._until(need.timeout, check):
             raise OperationError(

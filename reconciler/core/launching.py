@@ -207,15 +207,16 @@ def _as_trusted(host: Reached, workdir: str) -> str:
 
 def ready_of(desired: Desired, session: Session) -> Ready:
     """When the session counts as ready by its spec: its own `ready`, else the pattern of its agent's table."""
-    if session.ready is not None:
-        return session.ready
+    own = session.ready or Ready()
+    if own.pattern or own.command or own.port:
+        return own
     name: str | None = session.agent
     for _ in range(len(desired.agents)):
         table = desired.agents.get(name) if name else None
         if table is None or table.ready_pattern:
-            return Ready(pattern=table.ready_pattern) if table else Ready()
+            return own.model_copy(update={"pattern": table.ready_pattern}) if table else own
         name = table.extends
-    return Ready()
+    return own
 
 
 def _invoke(agent: Agent, session: Session, request: LaunchRequest, resume: bool) -> Invocation:

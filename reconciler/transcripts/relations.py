@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from reconciler.core.agent import Agent
 from reconciler.core.observed import Observed, Reached, SessionSeen
@@ -61,7 +61,11 @@ def _pairs(
                 continue  # a move copies before it decides anything
             agent = agents[record.agent]
             if agent.export_args(archived.conversation) is None:
-                yield _Pair(host.name, seen, archived, host_files(agent, seen, archived.conversation))
+                files = host_files(agent, seen, archived.conversation)
+                if archived.host != host.name:
+                    # What the archive knows of times is another host's.
+                    files = {name: replace(file, mtime=-2.0) for name, file in files.items()}
+                yield _Pair(host.name, seen, archived, files)
 
 
 def host_files(agent: Agent, seen: SessionSeen, conversation: str) -> dict[str, HostFile]:
@@ -97,7 +101,7 @@ async def _digests(
 
 
 def _relation(pair: _Pair, digests: Mapping[str, str], prefix_digest: PrefixDigest) -> Relation:
-    found: list[Relation] = []
+    found: dict[str, Relation] = {}
     for name in {*pair.archived.files, *pair.files}:
         here, there = pair.files.get(name), pair.archived.files.get(name)
         prefix = None
@@ -107,5 +111,7 @@ def _relation(pair: _Pair, digests: Mapping[str, str], prefix_digest: PrefixDige
             here = HostFile(name, here.path, here.size, here.mtime, known)
             if here.size < there.size:
                 prefix = prefix_digest(pair.seen.name, pair.archived.conversation, name, here.size)
-        found.append(file_relation(here, there, prefix))
-    return overall(found)
+        found[name] = file_relation(here, there, prefix)
+    # A file that is gone beside others that moved on was cleaned up by its agent: that is no divergence.
+    there_still = [relation for name, relation in found.items() if name in pair.files]
+    return overall(there_still if {"host-ahead", "diverged"} & set(there_still) else found.values())
