@@ -37,7 +37,10 @@ def transport(name: str) -> ModuleType:
 @cache
 def built_in_agent(name: str) -> Agent:
     """A driver as it is shipped."""
-    return cast("Agent", _module("agents", name).AGENT)
+    agent = getattr(_module("agents", name), "AGENT", None)
+    if agent is None:
+        raise SpecError(f"there is no agent {name!r}")
+    return cast("Agent", agent)
 
 
 def _template(name: str, spec: AgentSpec) -> Template:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import time
 from collections.abc import Callable, Mapping
 
@@ -19,6 +20,7 @@ from reconciler.leases import Leases, this_machine
 from reconciler.steps import StepRunner
 from reconciler.transcripts.archive import Archive
 
+LOG = logging.getLogger(__name__)
 Tell = Callable[[Event], None]
 
 
@@ -61,7 +63,7 @@ class Execution:
         try:
             await leases.acquire(self._hosts.connection(name, self._desired.hosts[name]) for name in concerned)
             loop = asyncio.get_running_loop()
-            self._outcomes = {action.address: loop.create_future() for action in actions}
+            self._outcomes = {_key(action): loop.create_future() for action in actions}
             tasks = [asyncio.create_task(self._act(action, runner, leases)) for action in actions]
             try:
                 outcomes = await asyncio.gather(*tasks)
@@ -97,18 +99,18 @@ class Execution:
         else:
             async with self._gate:
                 outcome = await self._carry_out(action, runner, leases, begun)
-        self._outcomes[action.address].set_result(outcome)
+        self._outcomes[_key(action)].set_result(outcome)
         self._say(action, outcome)
         return outcome
 
     async def _dependencies(self, action: Action) -> Outcome | None:
         """Wait for what comes first; the outcome of an action that cannot begin then."""
-        for address in action.after:
-            if address not in self._outcomes:
+        for address, future in self._outcomes.items():
+            if address.rpartition("@")[0] not in action.after:
                 continue
-            before = await asyncio.shield(self._outcomes[address])
+            before = await asyncio.shield(future)
             if before.status != "done" and not (action.verb == "stop" and before.status == "failed"):
-                return self._skipped(action, f"{address} {before.status}", "dependency")
+                return self._skipped(action, f"{before.address} {before.status}", "dependency")
         return self._skipped(action, "interrupted before it began", "interrupted") if self._draining.is_set() else None
 
     def _skipped(self, action: Action, why: str, code: str) -> Outcome:
@@ -117,7 +119,7 @@ class Execution:
     async def _carry_out(self, action: Action, runner: StepRunner, leases: Leases, begun: float) -> Outcome:
         if self._draining.is_set():
             return self._skipped(action, "interrupted before it began", "interrupted")
-        op = operation_id(self.plan.id, action.address)
+        op = operation_id(self.plan.id, _key(action))
         self._tell(Event("apply_start", action))
 
         def phase(words: str) -> None:
@@ -149,12 +151,19 @@ class Execution:
         except asyncio.CancelledError:
             self._journal.finish(op, "unknown", "interrupted")
             raise
+        except Exception as error:  # a bug of ours stays with its session
+            LOG.exception("%s: a bug", action.address)
+            why = f"this is a bug: {type(error).__name__}: {error}"
+            result = outcome("failed", OperationError(why, code="bug", remedy="reconciler -v apply; please report it"))
         self._journal.finish(op, result.status, result.message)
         return result
 
     async def _steps(self, action: Action, runner: StepRunner, op: str, phase: Callable[[str], None]) -> None:
         """All steps; where one fails that leaves a conversation nowhere, the way back. Raises what the step raised."""
         for index, step in enumerate(action.steps):
+            if isinstance(step, LaunchStep):
+                # Before, not after: if nobody hears of this host again, it may live there.
+                self._journal.remember({step.session: step.host})
             try:
                 await runner.run(step, f"{op}-{index}", phase)
             except (HostError, OperationError) as error:
@@ -172,6 +181,7 @@ class Execution:
         try:
             if action.fallback and not isinstance(failed, IdleStep | StopStep):
                 phase("goes back to where it was")
+                self._journal.remember({s.session: s.host for s in action.fallback if isinstance(s, LaunchStep)})
                 await runner.fall_back(action.fallback, op, phase)
                 return "it was resumed where it was" if len(action.fallback) > 1 else "it was left where it was"
             if isinstance(failed, ReadyStep) and isinstance(error, OperationError) and launch and launch.snapshot:
@@ -185,6 +195,11 @@ class Execution:
     def _say(self, action: Action, outcome: Outcome) -> None:
         kind = {"done": "apply_complete", "skipped": "apply_skipped"}.get(outcome.status, "apply_errored")
         self._tell(Event(kind, action, outcome.message, outcome.seconds, outcome.code, outcome.remedy))  # type: ignore[arg-type]
+
+
+def _key(action: Action) -> str:
+    """An orphan may bear the same name on two hosts."""
+    return f"{action.address}@{action.host}"
 
 
 def operation_id(plan_id: str, address: str) -> str:

@@ -340,7 +340,8 @@ class StepRunner:
         runtime = drivers.runtime(step.strategy)
         record = self._known(step.record)
         await self._operate(step.host, lambda c, n: send_operation(
-            runtime, c, op, n, session=step.session, expect=step.expect, message=step.message, record=record
+            runtime, c, op, n, session=step.session, expect=step.expect, message=step.message, record=record,
+            before=step.before
         ))  # fmt: skip
 
     async def await_need(self, need: Need) -> None:

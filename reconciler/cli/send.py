@@ -54,7 +54,7 @@ async def _send(desired: Desired, name: str, message: str, timeout: float) -> No
             step = SendStep(
                 session=name, host=connection.name, agent=record.agent, strategy=record.strategy,
                 expect=seen.incarnation, message=agents[record.agent].paste_text(message), record=record,
-                timeout=timeout,
+                timeout=timeout, before=record.prompt,
             )  # fmt: skip
             op = secrets.token_hex(16)
             runner = StepRunner(desired, hosts, agents, leases, open_archive(desired))

@@ -89,6 +89,11 @@ def _check_session(raw: Raw, entry: Entry, session: Session, desired: Desired) -
         if dependency.session not in raw.entries["sessions"]:
             others = raw.entries["sessions"].keys() - {entry.name}
             _known(raw, entry, _dependency_path(entry, index), "session", dependency.session, others)
+        other = desired.sessions.get(dependency.session)
+        if dependency.until == "completed" and other is not None and other.lifecycle != "task":
+            summary = f"session `{dependency.session}` is a service, which is never completed"
+            detail = 'wait until it is "ready" or "idle", or make it a task: lifecycle = "task"'
+            raw.findings.about(entry, _dependency_path(entry, index), summary, detail)
     _check_prompt(raw, entry, session, desired)
     if session.ready is not None:
         _check_ready(raw, entry, session)

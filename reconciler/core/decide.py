@@ -341,6 +341,7 @@ def _protected(entry: Entry, verb: str) -> Decision:
 def _update(context: Context, entry: Entry, agent: Agent, seen: SessionSeen, learned: str | None) -> Decision:
     record = seen.record
     assert record is not None
+    before = record.prompt
     session = context.desired.sessions[entry.name]
     record = replace(
         record, labels=dict(session.labels), protected=session.protect, revision=context.desired.revision,
@@ -356,7 +357,7 @@ def _update(context: Context, entry: Entry, agent: Agent, seen: SessionSeen, lea
                 'on_prompt_change = "restart", or strategy = "tmux"',
             )  # fmt: skip
         sent = replace(record, prompt=fingerprint(prompt))
-        steps = (send_step(context, entry.name, agent, prompt, sent, seen.incarnation),)
+        steps = (send_step(context, entry.name, agent, prompt, sent, seen.incarnation, before),)
         message = "the changed prompt is sent as the next message"
     return Decision("update", "changed", message, steps=steps, changes=entry.live)
 

@@ -256,11 +256,13 @@ def _after(
             remedy='strategy = "tmux", or no prompt',
         )
     sent = replace(record, prompt=fingerprint(context.desired.prompts[name]))
-    return (ready, send_step(context, name, agent, message, sent, record.incarnation))
+    return (ready, send_step(context, name, agent, message, sent, record.incarnation, record.prompt))
 
 
-def send_step(context: Context, name: str, agent: Agent, message: str, record: Record, expect: int) -> SendStep:
-    """Paste `message`; the record says then that it was handed over."""
+def send_step(
+    context: Context, name: str, agent: Agent, message: str, record: Record, expect: int, before: str | None
+) -> SendStep:
+    """Paste `message`; the record says then that it was handed over, in place of the one `before`."""
     session = context.desired.sessions[name]
     return SendStep(
         session=name,
@@ -271,4 +273,5 @@ def send_step(context: Context, name: str, agent: Agent, message: str, record: R
         message=agent.paste_text(message),
         record=record,
         timeout=max(60.0, session.stop.timeout),
+        before=before,
     )

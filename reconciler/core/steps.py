@@ -89,6 +89,7 @@ class SendStep:
     message: str
     record: Record
     timeout: float = 600.0
+    before: str | None = None  # the digest of the prompt that was handed over last; another one makes this stale
 
 
 @dataclass(frozen=True)

@@ -188,8 +188,9 @@ def send_operation(
     expect: int,
     message: str,
     record: Record | None,
+    before: str | None = None,
 ) -> str:
-    """Paste one message into the session's terminal and submit it."""
+    """Paste one message into the session's terminal and submit it, unless another prompt than `before` was sent."""
     return _script(
         runtime,
         credentials,
@@ -199,6 +200,7 @@ def send_operation(
         NAME=session,
         EXPECT=expect,
         TEXT=message,
+        HAS=f'"prompt":{json.dumps(before)},',
         RECORD=record.to_json() if record else "",
     )
 

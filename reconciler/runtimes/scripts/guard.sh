@@ -113,6 +113,8 @@ guard() {
   l_holder='' l_until=0
   [ -r "$state/lease" ] && read -r l_until l_holder <"$state/lease"
   number "$l_until" || l_until=0
+  # No lease lasts so long: the clock was set back.
+  [ "$l_until" -le "$((now + 600))" ] || l_until=0
   if [ "$OP" = lease ]; then
     if [ -n "$l_holder" ] && [ "$l_holder" != "$HOLDER" ] && [ "$l_holder" != "${DEAD-}" ] && [ "$l_until" -gt "$now" ]; then
       fail lease-held "$l_holder holds the lease for another $((l_until - now)) s"
@@ -373,6 +375,8 @@ op_send() {
   session "$NAME" "$EXPECT"
   login_path
   process_state || fail stale "session $NAME has no live process to send to"
+  IFS= read -r s_record <"$dir/record.json"
+  case $s_record in *"$HAS"*) ;; *) fail stale "session $NAME was sent another prompt meanwhile" ;; esac
   put "$dir/message" "$TEXT"
   runtime_load
   [ -z "$RECORD" ] || put "$dir/record.json" "$RECORD
