@@ -89,7 +89,10 @@ BOTH = chain("db", "api")
 
 class TestConditions:
     def api(self, until: str, db: SessionSeen | None, more: str = "") -> Any:
-        desired = specs(chain("db", "api", until=until, more=more))
+        text = chain("db", "api", until=until, more=more)
+        if until == "completed":  # which only a task can be
+            text = text.replace("[sessions.db]\n", '[sessions.db]\nlifecycle = "task"\nprompt = "x"\n', 1)
+        desired = specs(text)
         return action(plan_of(desired, host("local", *([db] if db else []))))
 
     def record(self, **changes: Any) -> Any:
@@ -104,13 +107,21 @@ class TestConditions:
     @pytest.mark.parametrize(
         ("until", "status", "waits"),
         [("started", "busy", False), ("started", None, False), ("ready", "busy", False), ("ready", None, True),
-         ("idle", "idle", False), ("idle", "busy", True), ("idle", "waiting", True), ("completed", "idle", True)],
+         ("idle", "idle", False), ("idle", "busy", True), ("idle", "waiting", True)],
     )  # fmt: skip
     def test_a_dependency_that_runs_is_waited_for_until_the_condition_holds(
         self, until: str, status: str | None, waits: bool
     ) -> None:
         item = self.api(until, running(self.record(), status))
         assert (item.verb, bool(item.needs), item.after) == ("start", waits, ())
+
+    def test_a_task_that_runs_is_waited_for_until_it_is_complete(self) -> None:
+        desired = specs(
+            '[sessions.db]\nagent = "claude-code"\nlifecycle = "task"\nprompt = "x"\n'
+            '[sessions.api]\nagent = "codex"\ndepends_on = [{ session = "db", until = "completed" }]\n'
+        )
+        item = action(plan_of(desired, host("local", running(applied(desired, "db"), "idle"))))
+        assert (item.verb, [need.until for need in item.needs], item.after) == ("start", ["completed"], ())
 
     @pytest.mark.parametrize("until", ["started", "ready", "idle", "completed"])
     def test_a_task_that_is_complete_satisfies_every_condition(self, until: str) -> None:
