@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 
-from tests.simulation.machine import HOME, Files, Machine
+from tests.simulation.machine import Files, Machine
+from tests.simulation.stores import HOME
 
 
 def look(machine: Machine, fleet: str, nonce: str, checks: list[tuple[str, str]]) -> bytes:
@@ -14,10 +15,17 @@ def look(machine: Machine, fleet: str, nonce: str, checks: list[tuple[str, str]]
     for name, files in sorted(machine.sessions.items()):
         found += [(kind, name, data) for kind, data in _session(machine, name, files)]
     for kind, value in checks:
-        there = "" if value in machine.missing else f"/usr/bin/{value}" if kind == "command" else HOME
-        found.append(("check", kind, {"value": value, "found": there}))
+        found.append(("check", kind, {"value": value, "found": _check(machine, kind, value)}))
     texts = [f"{k}\t{n}\t{d if isinstance(d, str) else json.dumps(d)}\n" for k, n, d in found]
     return "".join([*texts, f"end\t{nonce}\t{len(texts)}\n"]).encode()
+
+
+def _check(machine: Machine, kind: str, value: str) -> str:
+    if kind == "digest":
+        return machine.store.digest(value)
+    if value in machine.missing:
+        return ""
+    return f"/usr/bin/{value}" if kind == "command" else value.replace("~", HOME, 1)
 
 
 def _about(machine: Machine, fleet: str) -> dict[str, object]:
@@ -49,10 +57,13 @@ def _session(machine: Machine, name: str, files: Files) -> list[tuple[str, objec
     live = machine.live(files)
     if live is not None:
         found += machine.programs[live.pid].lines(machine.time())
-    if files.probe:
-        found.append(("store", {"key": files.probe}))
-    if files.probe == "store" and files.conversation in machine.transcripts:
-        path = f"{HOME}/.claude/projects/x/{files.conversation}.jsonl"
-        size = len(machine.transcripts[files.conversation])
-        found.append(("store", {"key": "store", "path": path, "size": size, "mtime": 1}))
+    for kind, key, template in files.probes:
+        if kind != "store" or ("{session_id" in template and not files.conversation):
+            continue
+        found.append(("store", {"key": key}))
+        for path in machine.store.found(template.replace("{session_id}", files.conversation)):
+            stored = machine.store.files[path]
+            found.append(
+                ("store", {"key": key, "path": path, "size": len(stored.content), "mtime": stored.mtime})
+            )  # fmt: skip
     return found

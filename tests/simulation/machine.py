@@ -12,11 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.simulation.agents import Program, begin
+from tests.simulation.agents import LIVELY, Program, begin
+from tests.simulation.stores import HOME, Store, line_of, parse_launch, sha
 from tests.simulation.texts import Operation, exported, launch_argv
 
 EPOCH = 1_800_000_000
-HOME = "/home/me"
 TURN = "(a headless turn)"
 
 
@@ -46,7 +46,10 @@ class Files:
     record: str | None = None
     conversation: str = ""
     launch: str = ""
-    probe: str = ""  # the key of the one thing that a look looks for
+    probes: tuple[tuple[str, str, str], ...] = ()  # kind, key and path template of what a look looks for
+    incoming: dict[int, bytes] = field(default_factory=dict)
+    snapshot: dict[int, tuple[str, bytes]] = field(default_factory=dict)
+    failed: dict[int, bytes] = field(default_factory=dict)
     processes: dict[int, Noted] = field(default_factory=dict)
     exits: dict[int, dict[str, Any]] = field(default_factory=dict)
 
@@ -54,9 +57,15 @@ class Files:
 class Machine:
     """One host. `power_cut` ends all that runs there; what was written stays."""
 
-    def __init__(self, name: str, spawned: Callable[[Machine, Program], None] = lambda _m, _p: None) -> None:
+    def __init__(
+        self,
+        name: str,
+        spawned: Callable[[Machine, Program], None] = lambda _m, _p: None,
+        written: Callable[[str, bytes, bytes], None] = lambda _p, _b, _a: None,
+    ) -> None:
         self.name = name
         self.spawned = spawned
+        self.store = Store(self.now, written)
         self.boot = 1
         self.skew = 0.0
         self.up = True
@@ -71,7 +80,7 @@ class Machine:
         self.forgotten: list[Files] = []
         self.programs: dict[int, Program] = {}
         self.panes: dict[str, int] = {}
-        self.transcripts: dict[str, list[str]] = {}
+        self.links: dict[str, str] = {}  # a name that a session had before -> the name it has
         self.arrived: list[Operation] = []
         self.power_after: int | None = None
         self.cut = asyncio.Event()
@@ -105,6 +114,15 @@ class Machine:
             task.cancel()
         self.cut.set()
         self.cut = asyncio.Event()
+
+    def lose_disk(self) -> None:
+        """The machine comes back with nothing on it."""
+        self.power_cut()
+        self.fence, self.local, self.lease = 0, "", (0, "")
+        for kept in (self.ops, self.sessions, self.links, self.store.files):
+            kept.clear()
+        self.forgotten.clear()
+        self.arrived.clear()
 
     def spawn(self, work: Any) -> asyncio.Task[Any]:
         """Something that runs on this machine and ends with it."""
@@ -142,7 +160,20 @@ class Machine:
             if missing in self.missing:
                 files.exits[incarnation] = self._exit(code, incarnation, error, missing)
                 return
-        files.probe = "store" if r"\t%s\n' store" in files.launch else ""
+        workdir = settings["workdir"].replace("~", HOME, 1)
+        launched = parse_launch(files.launch, workdir, name)
+        files.probes = launched.probes
+        done = True
+        for words in launched.lines:
+            await self.step()
+            try:
+                done = self._line(files, *words)
+            except Refused as refused:
+                if not self.disk_full:
+                    files.exits[incarnation] = self._exit(1, incarnation, str(refused), refused.answer["message"])
+                return
+        if not done:
+            return
         self._pids += 10
         program = Program(
             self._pids, str(self._pids * 7 + self.boot), name, incarnation, argv, exported(exports), self.time()
@@ -151,10 +182,11 @@ class Machine:
         if files.incarnation != incarnation:
             files.exits[incarnation] = self._exit(75, incarnation)
             return
-        begin(program)
+        begin(program, workdir)
         self.programs[program.pid] = program
         self.spawned(self, program)
-        ending = program.ends(self.transcripts)
+        ending = program.ends(self.store.files)
+        self.spawn(self._live(program))
         for words in program.said if ending is None or not ending[1] else ():
             # A task that is cut short is given its prompt again; a message to a service is not.
             self.hear(program, words if ending is None else TURN)
@@ -162,11 +194,62 @@ class Machine:
             await asyncio.sleep(ending[0])
             self.end(program.pid, ending[1])
 
+    def _line(self, files: Files, word: str, *rest: str) -> bool:
+        """One line of a launch that keeps or places files of a conversation; whether the shell calls it a success."""
+        match word:
+            case "rm":
+                files.snapshot, files.failed = ({}, {}) if "snapshot" in rest[-1] else (files.snapshot, files.failed)
+                files.incoming = {} if "incoming" in rest[-1] else files.incoming
+            case "keep":
+                path, number = rest
+                if path in self.store.files and self.disk_full:
+                    return False
+                if path in self.store.files:
+                    files.snapshot[int(number)] = (path, self.store.get(path))
+            case "place":
+                self._place(files, int(rest[0]), int(rest[1]), rest[2], rest[3])
+        return True
+
+    def _place(self, files: Files, number: int, size: int, digest: str, path: str) -> None:
+        """As `place` of launch.sh."""
+        ours, there = files.incoming.get(number), self.store.get(path)
+        if ours is None or sha(ours) != digest:
+            raise Refused("sync-failed", f"what was staged for {path} is not what was sent")
+        assert len(ours) == size
+        shorter = min(size, len(there))
+        if ours[:shorter] != there[:shorter]:
+            raise Refused("diverged", f"{path} and the archive's copy differ within {shorter} bytes")
+        if len(there) > size:
+            return
+        if self.disk_full:
+            raise Refused("disk-full", f"cannot write {path}")
+        self.store.put(path, ours)
+
+    async def _live(self, program: Program) -> None:
+        """As long as there is something to do, the conversation grows; now and then a line is written in two parts."""
+        while self.programs.get(program.pid) is program:
+            await asyncio.sleep(0.7 if self.time() - program.stirred < LIVELY else 30.0)
+            if self.programs.get(program.pid) is program and self.time() - program.stirred < LIVELY + 1:
+                self._write(program, "")
+
+    def _write(self, program: Program, words: str) -> None:
+        """The next line of a conversation, or half of one; a message always as a whole."""
+        if not program.paths or self.disk_full or (not words and program.paths[0] not in self.store.files):
+            return
+        program.written += 1
+        rest, program.torn = program.torn, b""
+        line = line_of(program.written, words, self.name)
+        if not words and program.written % 3 == 0:
+            line, program.torn = line[:9], line[9:]
+        self.store.append(program.paths[0], rest + line)
+        for path in program.paths[1:] if program.written % 2 else ():
+            self.store.append(path, b"note")
+
     def hear(self, program: Program, words: str) -> None:
         """A message reaches an agent: its conversation has it from now on."""
         program.busy_until = self.time() + 3.0
-        if program.conversation is not None:
-            self.transcripts.setdefault(program.conversation, []).append(words)
+        program.stirred = self.time()
+        self._write(program, words)
 
     # -- the guard ---------------------------------------------------------------------------------------------
 
@@ -234,9 +317,10 @@ class Machine:
     async def _act(self, op: Operation) -> str:
         self.arrived.append(op)
         await self.step()
-        files = self.sessions.get(op["NAME"]) or Files()
+        name = self.links.get(op["NAME"], op["NAME"])
+        files = self.sessions.get(name) or Files()
         if op.name == "op_launch":
-            self.sessions[op["NAME"]] = files
+            self.sessions[name] = files
         if files.incarnation != int(op["EXPECT"]):
             raise Refused("stale", f"session {op['NAME']} is at incarnation {files.incarnation}")
         match op.name:
@@ -251,6 +335,10 @@ class Machine:
                 await self._put(lambda: setattr(files, "record", op["RECORD"]))
             case "op_forget":
                 self.forgotten.append(self.sessions.pop(op["NAME"]))
+            case "op_rename":
+                return await self._rename(op, files)
+            case "op_restore":
+                return await self._restore(op, files)
             case _:
                 raise AssertionError(f"the simulated shell does not know {op.name}")
         return '{"ok":true}'
@@ -266,7 +354,7 @@ class Machine:
         files.exits.clear()
         files.processes.clear()
         if not files.conversation or files.conversation != op["CONVERSATION"]:
-            await self._put(lambda: setattr(files, "probe", "unbegun"))
+            await self._put(lambda: setattr(files, "probes", (("store", "unbegun", "/nowhere"),)))
         await self._put(lambda: setattr(files, "record", op["RECORD"]))
         await self._put(lambda: setattr(files, "conversation", op["CONVERSATION"]))
         await self._put(lambda: setattr(files, "launch", op["LAUNCH"]))
@@ -294,6 +382,44 @@ class Machine:
         self.panes.pop(op["NAME"], None)
         await self._put(lambda: setattr(files, "record", op["RECORD"]))
         return json.dumps({"ok": True, "how": how})
+
+    async def _restore(self, op: Operation, files: Files) -> str:
+        how = "gone"
+        if live := self.live(files):
+            await self.step()
+            how = op["SIGNAL"]
+            self.end(live.pid, 143)
+            await asyncio.sleep(0.2)
+        self.panes.pop(op["NAME"], None)
+        for number, (path, before) in files.snapshot.items():
+            await self.step()
+            if path not in self.store.files or self.store.get(path) == before:
+                continue
+            if self.disk_full:
+                raise Refused("disk-full", f"cannot put {path} back")
+            files.failed[number] = self.store.get(path)
+            self.store.put(path, before)
+        await self._put(lambda: setattr(files, "record", op["RECORD"]))
+        return json.dumps({"ok": True, "how": how})
+
+    async def _rename(self, op: Operation, files: Files) -> str:
+        old, new = op["NAME"], op["TO"]
+        task = asyncio.current_task()
+        assert task is not None
+        await self._take(f"session-{new}", 30, task)
+        there = self.sessions.get(new)
+        if there is not None and there.record is not None:
+            raise Refused("stale", f"there is a session {new} already")
+        self.links.pop(new, None)
+        if old in self.panes:
+            self.panes[new] = self.panes.pop(old)
+        await self.step()
+        self.sessions[new] = self.sessions.pop(old)
+        self.links[old] = new
+        for program in self.programs.values():
+            program.session = new if program.session == old else program.session
+        await self._put(lambda: setattr(files, "record", op["RECORD"]))
+        return '{"ok":true}'
 
     async def _send(self, op: Operation, files: Files) -> str:
         live = self.live(files)

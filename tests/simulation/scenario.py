@@ -17,8 +17,11 @@ from tests.simulation.transport import FAULTS, Fault
 from tests.simulation.world import Applied, Broken, World, forget_pending, raise_now, secret_environment
 
 # Reasons to do nothing that the specs or the record themselves explain.
-EXPLAINED = {"protected", "not-implemented", "budget-spent", "clean-exit", "dependency", "no-terminal", "refused"}
-EVENTS = ("crash", "exit", "vanish", "busy", "reboot", "tmux", "disk", "net", "clock", "missing", "wait")
+EXPLAINED = {
+    "protected", "not-implemented", "budget-spent", "clean-exit", "dependency", "no-terminal", "refused", "two-changes",
+}  # fmt: skip
+TO_FILES = ("truncate", "rewrite", "mtime", "lost", "stale")
+EVENTS = ("crash", "exit", "vanish", "busy", "reboot", "tmux", "disk", "net", "clock", "missing", "wait", *TO_FILES)
 TRIES = 14
 
 
@@ -76,8 +79,7 @@ def scenarios(draw: st.DrawFn) -> Scenario:
         if draw(st.booleans()):
             steps.append(draw(events))
         changed = draw(edits(fleet, number + 2))
-        moves = any(s.host != fleet.sessions[n].host for n, s in changed.sessions.items() if n in fleet.sessions)
-        fleet = fleet if moves and not alone else changed
+        fleet = changed
         steps.append(draw(applies(fleet, alone)))
     return Scenario(fleet.hosts, tuple(steps), fleet)
 
@@ -137,8 +139,32 @@ def happen(world: World, event: Event) -> None:
             machine.missing ^= {"claude"}
         case "wait":
             pass
+        case kind if kind in TO_FILES:
+            _to_files(world, machine, event)
         case _:
             _to_a_program(machine, event)
+
+
+def _to_files(world: World, machine: Machine, event: Event) -> None:
+    """Somebody cuts off, rewrites or touches a file of a conversation, or all of a machine or an archive is lost."""
+    paths = sorted(machine.store.files)
+    path = paths[event.amount % len(paths)] if paths else ""
+    content = machine.store.get(path)
+    at = len(content) * event.amount // 8
+    match event.kind:
+        case "stale":
+            world.age_archive(event.amount)
+        case "lost":
+            machine.lose_disk()
+            world.forget_copies()
+        case "mtime" if path:
+            machine.store.files[path].mtime = (1, machine.now() - 5, machine.now() + 10**6)[event.amount % 3]
+        case "truncate" if path:
+            machine.store.change(path, content[:at])
+            world.forget_copies()
+        case "rewrite" if path:
+            machine.store.change(path, content[:at] + b"other" + content[at + 5 :])
+            world.forget_copies()
 
 
 def _to_a_program(machine: Machine, event: Event) -> None:
@@ -192,7 +218,8 @@ def _check_rest(world: World, fleet: FleetSpec, applied: Applied) -> None:
     assert applied.plan is not None
     actions = {action.address: action for action in applied.plan.actions}
     for action in actions.values():
-        if action.reason not in EXPLAINED and "restart.policy is never" not in action.message:
+        explained = EXPLAINED | ({"diverged"} if world.spoilt else set())
+        if action.reason not in explained and "restart.policy is never" not in action.message:
             raise Broken(f"I1: {_words(applied)}")
     for name in sorted({*fleet.sessions, *(n for m in world.machines.values() for n in m.sessions)}):
         _check_session(world, name, fleet.sessions.get(name), actions.get(f"session.{name}"))

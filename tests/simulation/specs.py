@@ -19,6 +19,13 @@ start = ["{command}", "--id", "{session_id}", "--model", "{model}", "--say", "{p
 resume = ["{command}", "--resume", "{session_id}", "--model", "{model}", "--say", "{prompt}"]
 turn = ["{command}", "--once", "--id", "{session_id}", "--model", "{model}", "--say", "{prompt}"]
 resume_turn = ["{command}", "--once", "--resume", "{session_id}", "--model", "{model}", "--say", "{prompt}"]
+store = ["{home}/.mine/{session_id}.*"]
+[agents.bare]
+command = "bare"
+start = ["{command}", "--id", "{session_id}", "--model", "{model}", "--say", "{prompt}"]
+resume = ["{command}", "--resume", "{session_id}", "--model", "{model}", "--say", "{prompt}"]
+turn = ["{command}", "--once", "--id", "{session_id}", "--model", "{model}", "--say", "{prompt}"]
+resume_turn = ["{command}", "--once", "--resume", "{session_id}", "--model", "{model}", "--say", "{prompt}"]
 [agents.claude-code]
 env = { FROM_AGENT = "${env:RECONCILER_TEST_SECRET}" }
 [agents.careful]
@@ -32,6 +39,7 @@ class SessionSpec:
     """One session; None and defaults are left out of the text."""
 
     host: str
+    workdir: str | None = None
     agent: str = "claude-code"
     args: tuple[str, ...] = ()
     state: str = "running"
@@ -50,9 +58,10 @@ class SessionSpec:
     def text(self, name: str) -> str:
         """The table."""
         keys: dict[str, object] = {
-            "host": self.host, "agent": self.agent, "args": list(self.args), "state": self.state,
-            "lifecycle": self.lifecycle, "prompt": self.prompt, "on_prompt_change": self.on_prompt_change,
-            "model": self.model, "strategy": self.strategy, "protect": self.protect,
+            "host": self.host, "workdir": self.workdir, "agent": self.agent, "args": list(self.args),
+            "state": self.state, "lifecycle": self.lifecycle, "prompt": self.prompt,
+            "on_prompt_change": self.on_prompt_change, "model": self.model, "strategy": self.strategy,
+            "protect": self.protect,
         }  # fmt: skip
         lines = [f"[sessions.{name}]"]
         lines += [f"{key} = {json.dumps(value)}" for key, value in keys.items() if value not in (None, [])]
@@ -97,7 +106,7 @@ def some(values: tuple[str, ...], usual: str, weight: int = 4) -> st.SearchStrat
 
 @st.composite
 def session_specs(draw: st.DrawFn, home: str, before: tuple[str, ...]) -> SessionSpec:
-    agent = draw(st.sampled_from(("claude-code", "claude-code", "mine", "careful", "shell")))
+    agent = draw(st.sampled_from(("claude-code", "claude-code", "mine", "mine", "careful", "shell", "bare")))
     lifecycle = draw(some(("task",), "service", 6))
     prompt = draw(st.sampled_from((None, "p"))) if lifecycle == "service" else "p"
     depends = draw(st.lists(st.sampled_from(before), unique=True, max_size=2)) if before else []
@@ -131,24 +140,38 @@ def fleets(draw: st.DrawFn) -> FleetSpec:
     return FleetSpec(hosts, sessions, homes)
 
 
-KINDS = ("model", "model", "prompt", "state", "state", "protect", "label", "leave", "leave", "secret", "forget", "move")
+KINDS = (
+    "model", "model", "prompt", "state", "state", "protect", "label", "leave", "leave", "secret", "forget",
+    *["move"] * 6, "workdir", "rename",
+)  # fmt: skip
 
 
 @st.composite
 def edits(draw: st.DrawFn, fleet: FleetSpec, number: int) -> FleetSpec:
     """The fleet after one edit of its specs. Every new prompt has words of its own."""
-    name = draw(st.sampled_from(NAMES))
+    name = draw(st.sampled_from(tuple(dict.fromkeys((*NAMES, *fleet.sessions)))))
     kind = draw(st.sampled_from(KINDS))
     if name not in fleet.sessions:
         earlier = tuple(other for other in NAMES if other < name and other in fleet.sessions)
         added = draw(session_specs(fleet.homes[NAMES.index(name)], earlier))
-        return replace(fleet, sessions={**fleet.sessions, name: added})
+        kept = tuple(moved for moved in fleet.moved if moved[0] != name)
+        return replace(fleet, sessions={**fleet.sessions, name: added}, moved=kept)
     needed = any(name == other for spec in fleet.sessions.values() for other, _ in spec.depends)
     if kind in ("leave", "forget") and not needed and len(fleet.sessions) > 1:
         rest = {key: value for key, value in fleet.sessions.items() if key != name}
-        return replace(fleet, sessions=rest, removed=(*fleet.removed, name) if kind == "forget" else fleet.removed)
+        kept = tuple(moved for moved in fleet.moved if moved[1] != name)
+        removed = (*fleet.removed, name) if kind == "forget" else fleet.removed
+        return replace(fleet, sessions=rest, moved=kept, removed=removed)
+    if kind == "rename" and not needed:
+        return _renamed(fleet, name, f"{name}{number}")
     changed = _changed(fleet.sessions[name], kind, number, draw(st.sampled_from(fleet.hosts)))
     return replace(fleet, sessions={**fleet.sessions, name: changed})
+
+
+def _renamed(fleet: FleetSpec, old: str, new: str) -> FleetSpec:
+    """Another name for a session; whatever led to the old one leads to the new one as well."""
+    sessions = {new if name == old else name: spec for name, spec in fleet.sessions.items()}
+    return replace(fleet, sessions=sessions, moved=(*(m for m in fleet.moved if m[1] != old), (old, new)))
 
 
 def _changed(old: SessionSpec, kind: str, number: int, host: str) -> SessionSpec:
@@ -165,6 +188,8 @@ def _changed(old: SessionSpec, kind: str, number: int, host: str) -> SessionSpec
             return replace(old, protect=not old.protect)
         case "secret":
             return replace(old, secret=not old.secret)
+        case "workdir":
+            return replace(old, workdir=None if old.workdir else "~/w")
         case "move":
             return replace(old, host=host)
         case _:

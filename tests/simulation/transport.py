@@ -9,7 +9,8 @@ from typing import Literal, get_args
 from reconciler.errors import HostError
 from reconciler.transports import Completed
 from tests.simulation.look import look
-from tests.simulation.machine import Machine
+from tests.simulation.machine import Files, Machine
+from tests.simulation.stores import Staging, parse_stage, staged
 from tests.simulation.texts import Operation, parse_look_call, parse_operation
 
 Fault = Literal["", "before", "during", "after", "cut", "garbage", "slow", "hang", "power-2", "power-5", "power-8"]
@@ -93,10 +94,14 @@ class SimulatedTransport:
         if self._closed or not self._machine.up or fault == "before":
             raise dropped(self._machine)
 
-    async def open(self, argv: Sequence[str]) -> SimulatedChannel:
-        """The long-lived shell for looks."""
-        assert tuple(argv) == ("sh",)
+    async def open(self, argv: Sequence[str]) -> SimulatedChannel | StagingChannel:
+        """The long-lived shell for looks, a shell that reads what is new, or one that takes files in."""
         self._check("")
+        if tuple(argv) != ("sh",):
+            fault = self._line.next_fault(self._machine)
+            self._line.sent("sh", b"")
+            self._check(fault)
+            return StagingChannel(self._machine, parse_stage(list(argv)), fault, self._check)
         return SimulatedChannel(self._line, self._machine, self._check)
 
     async def terminal(self, argv: Sequence[str]) -> int:
@@ -113,7 +118,7 @@ class SimulatedTransport:
 
 
 class SimulatedChannel:
-    """A shell that looks."""
+    """A shell that looks, or reads what is new in files."""
 
     def __init__(self, line: Line, machine: Machine, check: Callable[[Fault], None]) -> None:
         self._line = line
@@ -121,14 +126,19 @@ class SimulatedChannel:
         self._check = check
         self._answer = b""
         self._fault: Fault = ""
+        self._looks = False
 
     async def write(self, data: bytes) -> None:
-        self._line.unseen.add(self._machine.name)
+        script = data.decode()
+        self._looks = not script.startswith("NONCE=")
+        if self._looks:
+            self._line.unseen.add(self._machine.name)
         self._fault = self._line.next_fault(self._machine)
         self._line.sent("sh", data)
         self._check(self._fault)
         await asyncio.sleep(0.02)
-        self._answer = _spoilt(self._fault, look(self._machine, *parse_look_call(data.decode())))
+        answer = look(self._machine, *parse_look_call(script)) if self._looks else self._machine.store.pull(script)
+        self._answer = _spoilt(self._fault, answer)
 
     async def read(self, limit: int = 65536) -> bytes:
         if self._fault in ("slow", "hang"):
@@ -138,9 +148,62 @@ class SimulatedChannel:
         if self._fault in ("during", "after") or self._fault.startswith("power"):
             raise dropped(self._machine)
         self._check("")
-        data, self._answer = self._answer[:limit], self._answer[limit:]
-        if not self._answer and self._fault not in ("cut", "garbage"):
+        if not self._looks and not self._answer:
+            return b""  # it has ended
+        data, self._answer = self._answer[: limit // 97], self._answer[limit // 97 :]
+        if self._looks and not self._answer and self._fault not in ("cut", "garbage"):
             self._line.unseen.discard(self._machine.name)
+        return data
+
+    async def close(self) -> None:
+        pass
+
+
+class StagingChannel:
+    """A shell that takes files in for a launch."""
+
+    def __init__(self, machine: Machine, staging: Staging, fault: Fault, check: Callable[[Fault], None]) -> None:
+        self._machine = machine
+        self._staging = staging
+        self._fault = fault
+        self._check = check
+        self._stdin = b""
+        self._answer: bytes | None = None
+        self._whole = asyncio.Event()
+
+    async def write(self, data: bytes) -> None:
+        self._check("")
+        self._stdin += data
+        if self._fault == "during" or len(self._stdin) < self._staging.total:
+            if self._fault == "during":
+                raise dropped(self._machine)
+            return
+        await asyncio.sleep(0.02)
+        if self._fault.startswith("power"):
+            self._machine.power_cut()
+            raise dropped(self._machine)
+        if self._machine.disk_full:
+            self._answer = f"{self._staging.nonce}\tbegin\n{self._staging.nonce}\tfull\n".encode()
+        else:
+            files = self._machine.sessions.setdefault(self._staging.session, Files())
+            files.incoming, answer = staged(self._machine.store, self._staging, self._stdin)
+            self._answer = _spoilt(self._fault, answer)
+        self._whole.set()
+
+    async def read(self, limit: int = 65536) -> bytes:
+        cut = self._machine.cut
+        waits = [asyncio.create_task(event.wait()) for event in (self._whole, cut)]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in waits:
+                task.cancel()
+        if self._fault in ("slow", "hang"):
+            await asyncio.sleep(5.0 if self._fault == "slow" else 1e9)
+        self._check("")
+        if self._fault == "after" or self._answer is None:
+            raise dropped(self._machine)
+        data, self._answer = self._answer[:limit], self._answer[limit:]
         return data
 
     async def close(self) -> None:

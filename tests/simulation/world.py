@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from reconciler.core.observed import Unreached
@@ -15,15 +16,17 @@ from reconciler.core.plan import Plan
 from reconciler.core.printed import plan_json, recap, render
 from reconciler.core.report import Report
 from reconciler.core.spec import Desired, Host
-from reconciler.core.steps import ForgetStep, LaunchStep, ReadyStep, RecordStep, SendStep, StopStep
+from reconciler.core.steps import ForgetStep, LaunchStep, ReadyStep, RecordStep, RenameStep, SendStep, StopStep
 from reconciler.errors import HostError, LeaseHeldError, ReconcilerError
 from reconciler.hosts import Hosts
 from reconciler.journal import Journal
-from reconciler.reconcile import Pass, carry_out, execution, preview
+from reconciler.reconcile import Pass, archive_all, carry_out, execution, preview
+from reconciler.transcripts.archive import Archive
 from reconciler.transports import Transport
 from tests.simulation.agents import Program
 from tests.simulation.machine import TURN, Files, Machine
 from tests.simulation.specs import SECRET, FleetSpec
+from tests.simulation.stores import name_of, words_of
 from tests.simulation.texts import parse_operation
 from tests.simulation.transport import Fault, Line, SimulatedTransport
 
@@ -46,9 +49,11 @@ class World:
     """Machines, journals of two controllers, and everything that was ever said or written."""
 
     def __init__(self, directory: Path, hosts: Iterable[str]) -> None:
-        self.machines = {name: Machine(name, self._spawned) for name in ("local", *hosts)}
+        self.machines = {name: Machine(name, self._spawned, self._written) for name in ("local", *hosts)}
         self.directory = directory
         self.crowded = False  # whether two controllers were at work at once
+        self.spoilt = False  # whether somebody else changed or lost files of conversations
+        self.kept: set[tuple[str, bytes]] = set()  # by name: what is known to have been in files of conversations
 
     # -- invariants at every moment ----------------------------------------------------------------------------
 
@@ -64,6 +69,82 @@ class World:
                     raise_later(Broken(f"I3: two live processes of session.{program.session}"))
                 if program.conversation and running.conversation == program.conversation:
                     raise_later(Broken(f"I3: two live processes on conversation {program.conversation}"))
+
+        if program.resumes and not self.crowded:
+            self._check_resumed(machine, program)
+
+    def _check_resumed(self, machine: Machine, program: Program) -> None:
+        """I6: what goes on, goes on with all that the archive has of it."""
+        mine = {name_of(path): machine.store.get(path) for path in program.paths}
+        for name, content in self._archived("one", program.conversation or ""):
+            if not mine.get(name, content).startswith(content):
+                raise_later(Broken(
+                    f"I6: session.{program.session} goes on at {machine.name} with less than is archived: {name}, "
+                    f"{len(mine[name])} of {len(content)} bytes"
+                ))  # fmt: skip
+
+    def _written(self, path: str, before: bytes, after: bytes) -> None:
+        """I6: our program only ever appends to a file of a conversation, but for the way back of a failed resume."""
+        if after.startswith(before):
+            return
+        kept = {copy for m in self.machines.values() for f in m.sessions.values() for copy in f.failed.values()}
+        if before not in kept:
+            raise_later(Broken(f"I6: {path} was rewritten: {len(before)} bytes, {len(after)} now"))
+
+    def archive(self, controller: str) -> Path:
+        """Where a controller keeps its archive."""
+        return self.directory / f"{controller}-archive"
+
+    def _archived(self, controller: str, conversation: str = "", everything: bool = False) -> list[tuple[str, bytes]]:
+        """Names and contents of what an archive has, of one conversation or of all."""
+        archive = Archive(self.archive(controller))
+        found = []
+        for session in archive.storage.names(""):
+            for name in archive.storage.names(session) if not session.startswith(".") else ():
+                if name.startswith(".") or conversation not in ("", name):
+                    continue
+                archived = archive.get(session, name)
+                for file in archived.files.values() if archived and not (archived.diverged and not everything) else ():
+                    found.append((f"{name}/{file.name}", b"".join(archive.read(session, name, file.name))))
+                below = f"{session}/{name}/diverged"
+                for copy in archive.storage.names(below) if everything else ():
+                    for kept in archive.storage.names(f"{below}/{copy}"):
+                        found.append((f"{name}/{kept}", b"".join(archive.storage.chunks(f"{below}/{copy}/{kept}"))))
+        return found
+
+    def _copies(self) -> set[tuple[str, bytes]]:
+        """All copies of files of conversations, wherever they lie."""
+        found = {copy for controller in ("one", "two") for copy in self._archived(controller, everything=True)}
+        for machine in self.machines.values():
+            found |= {(name_of(path), file.content) for path, file in machine.store.files.items()}
+        return {(name, content) for name, content in found if content}
+
+    def check_copies(self) -> None:
+        """I6: what was in a file of a conversation is in one still."""
+        there = self._copies()
+        lost = self.kept - there
+        kept_back = {copy for m in self.machines.values() for f in m.sessions.values() for copy in f.failed.values()}
+        for name, content in lost:
+            if not any(n == name and c.startswith(content) for n, c in there) and content not in kept_back:
+                raise Broken(f"I6: {len(content)} bytes of {name} are nowhere any more")
+        self.kept = there
+
+    def forget_copies(self) -> None:
+        """Something happened for which the program is not to blame."""
+        self.spoilt = True
+        self.kept = self._copies()
+
+    def age_archive(self, amount: int) -> None:
+        """The archive of a controller is put back to what a backup had, or a backup is made."""
+        backup = self.directory / "backup"
+        if amount % 2 or not backup.exists():
+            shutil.rmtree(backup, ignore_errors=True)
+            if self.archive("one").exists():
+                shutil.copytree(self.archive("one"), backup)
+        else:
+            shutil.rmtree(self.archive("one"), ignore_errors=True)
+            shutil.copytree(backup, self.archive("one"))
+            self.forget_copies()
 
     def _sent(self, argv: str, stdin: bytes) -> None:
         """I9: a secret value travels in the exports of a launch and nowhere else."""
@@ -86,10 +167,11 @@ class World:
         if self.crowded:
             return
         for machine in self.machines.values():
-            for conversation, said in machine.transcripts.items():
+            for path, file in machine.store.files.items():
+                said = words_of(file.content)
                 again = {words for words in said if words not in ("p", TURN) and said.count(words) > 1}
                 if again:
-                    raise Broken(f"{conversation} was told twice: {again}")
+                    raise Broken(f"{path} was told twice: {again}")
 
     # -- controllers -------------------------------------------------------------------------------------------
 
@@ -120,7 +202,9 @@ class World:
         line.dies_at = dies_at
         applied = Applied(None, None, line)
         journal = self.journal(controller)
-        work = asyncio.create_task(self._apply(fleet.desired(), journal, applied))
+        desired = fleet.desired()
+        desired = replace(desired, fleet=desired.fleet.model_copy(update={"archive": str(self.archive(controller))}))
+        work = asyncio.create_task(self._apply(desired, journal, applied))
         death = asyncio.create_task(line.died.wait())
         await asyncio.wait([work, death], return_when=asyncio.FIRST_COMPLETED)
         death.cancel()
@@ -146,6 +230,8 @@ class World:
             except LeaseHeldError as error:
                 applied.error = error
             self._check_silent(done, applied)
+            if applied.report is not None:
+                await archive_all(done, hosts)
         if applied.report is not None:
             self._check_public(recap(applied.report))
 
@@ -156,7 +242,7 @@ class World:
         self._check_public(render(done.plan))
         self._check_public(json.dumps(plan_json(done.plan)))
         silent = {name for name, seen in done.observed.hosts.items() if isinstance(seen, Unreached)}
-        acted = {action.host for action in done.plan.effective}
+        acted = frozenset[str]().union(*(action.hosts for action in done.plan.effective))
         if acted & (silent | line.unseen):
             raise Broken(f"I4: actions on hosts that are unknown: {acted & (silent | line.unseen)}")
 
@@ -183,6 +269,7 @@ class World:
                 raise Broken(f"I5: {what} is not in the plan, or more often than there")
         self.check_fences()
         self.check_messages()
+        self.check_copies()
 
     # -- at rest -----------------------------------------------------------------------------------------------
 
@@ -195,6 +282,8 @@ class World:
     def files(self) -> str:
         """All text that lies on hosts or in journals."""
         parts = [path.read_bytes().decode("latin-1") for path in self.directory.iterdir() if path.is_file()]
+        for path, file in ((p, f) for m in self.machines.values() for p, f in m.store.files.items()):
+            parts += [path, file.content.decode()]
         for machine in self.machines.values():
             parts += [*machine.ops.values(), machine.lease[1], machine.local]
             for files in (*machine.sessions.values(), *machine.forgotten):
@@ -216,7 +305,7 @@ class World:
 
 _OPERATIONS = {
     LaunchStep: "op_launch", StopStep: "op_stop", SendStep: "op_send", RecordStep: "op_record",
-    ForgetStep: "op_forget",
+    ForgetStep: "op_forget", RenameStep: "op_rename",
 }  # fmt: skip
 
 
@@ -224,9 +313,11 @@ def _planned(plan: Plan) -> set[tuple[str, str, str, str]]:
     """Host, operation, session and incarnation of every step of a plan."""
     found = set()
     for action in plan.effective:
-        for step in action.steps:
-            if isinstance(step, LaunchStep | StopStep | SendStep | RecordStep | ForgetStep):
+        for step in (*action.steps, *action.fallback):
+            if isinstance(step, LaunchStep | StopStep | SendStep | RecordStep | ForgetStep | RenameStep):
                 found.add((step.host, _OPERATIONS[type(step)], step.session, str(step.expect)))
+            if isinstance(step, LaunchStep) and step.snapshot:
+                found.add((step.host, "op_restore", step.session, str(step.record.incarnation)))
             elif isinstance(step, ReadyStep) and step.learn:
                 found.add((step.host, "op_record", step.session, str(step.incarnation)))
     return found
