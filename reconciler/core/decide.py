@@ -2,42 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from reconciler.core.agent import Agent
+from reconciler.core.decision import (
+    Decision,
+    archived_copy,
+    archived_size,
+    begin,
+    diverged,
+    host_size,
+    lacking,
+    look_at,
+    span,
+    stop_steps,
+)
 from reconciler.core.diff import Change, Entry, fingerprint
-from reconciler.core.launching import Context, command_of, launch_steps, send_step, strategy_of, workdir_of
+from reconciler.core.launching import Context, launch_steps, send_step, workdir_of
+from reconciler.core.moving import move
 from reconciler.core.observed import Observed, Reached, SessionSeen, Unreached
-from reconciler.core.readiness import activity_of, busy, completed
-from reconciler.core.record import Record
+from reconciler.core.readiness import completed
 from reconciler.core.spec import Session, Stop
 from reconciler.core.steps import (
     ForgetStep,
-    IdleStep,
-    LaunchStep,
     PullStep,
     RecordStep,
     RenameStep,
     Step,
-    StopStep,
-    Verb,
 )
-from reconciler.core.transcript import Archived
 from reconciler.errors import ReconcilerError
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What is done about one session, and why."""
-
-    verb: Verb
-    reason: str
-    message: str
-    remedy: str = ""
-    steps: tuple[Step, ...] = ()
-    changes: tuple[Change, ...] = ()
-    host: str = ""
-    fallback: tuple[Step, ...] = ()
 
 
 def decide(context: Context, observed: Observed, entry: Entry, *, forced: bool = False) -> Decision | None:
@@ -53,7 +46,7 @@ def decide(context: Context, observed: Observed, entry: Entry, *, forced: bool =
     if entry.desired is None:
         return _orphan(context, host, entry)
     if entry.reason in ("broken", "starting"):
-        return Decision("blocked", entry.reason, entry.message, _look_at(entry, host))
+        return Decision("blocked", entry.reason, entry.message, look_at(entry, host))
     if entry.reason == "twice":
         return Decision("blocked", "twice", entry.message, "reconciler attach, then stop one of the two by hand")
     if entry.reason == "renamed" and entry.seen is not None and entry.seen.record is not None:
@@ -63,16 +56,12 @@ def decide(context: Context, observed: Observed, entry: Entry, *, forced: bool =
         return Decision("update", "renamed", f"{entry.message}: renamed without a restart", "", (step,), (change,))
     try:
         if entry.reason == "moved":
-            return _move(context, observed, host, entry, entry.desired)
+            return move(context, observed, host, entry, entry.desired)
         return _declared(context, host, entry, entry.desired, forced)
     except ValueError as error:
         return Decision("blocked", "refused", str(error))
     except ReconcilerError as error:
         return Decision("blocked", error.code, error.message, error.remedy)
-
-
-def _look_at(entry: Entry, host: Reached) -> str:
-    return f"look at {host.state_dir}/sessions/{entry.name} on {host.name}"
 
 
 def _orphan(context: Context, host: Reached, entry: Entry) -> Decision | None:
@@ -87,7 +76,7 @@ def _orphan(context: Context, host: Reached, entry: Entry) -> Decision | None:
     if not context.desired.fleet.prune:
         return None
     if entry.reason in ("broken", "starting") or seen.record is None:
-        return Decision("blocked", entry.reason, entry.message, _look_at(entry, host))
+        return Decision("blocked", entry.reason, entry.message, look_at(entry, host))
     if seen.record.protected:
         return Decision(
             "blocked", "protected", "no spec declares it any more, but it is protected",
@@ -103,44 +92,12 @@ def _declared(context: Context, host: Reached, entry: Entry, session: Session, f
     if seen is None or seen.record is None:
         if session.state == "stopped":
             return None
-        return _missing(context, host, entry, session) or _first(context, host, entry, session, agent)
+        return lacking(context, host, entry, session) or _first(context, host, entry, session, agent)
     if seen.state == "running":
         return _running(context, host, entry, session, agent, seen, forced)
     if session.state == "stopped":
         return None
     return _gone(context, host, entry, session, agent, seen, forced)
-
-
-def _missing(context: Context, host: Reached, entry: Entry, session: Session) -> Decision | None:
-    """What the host lacks for a launch, where the look could tell."""
-    desired = context.desired
-    command, workdir = command_of(context, entry.name), workdir_of(desired, session)
-    if strategy_of(desired, session) == "tmux" and not host.tmux:
-        return Decision(
-            "blocked", "tmux-missing", f"tmux is not on the PATH of {host.name}'s login shell: {host.path}",
-            f"install tmux on {host.name} (apt install tmux, brew install tmux), or strategy = \"process\"",
-        )  # fmt: skip
-    if host.commands.get(command) == "":
-        install = context.agent(entry.name).install
-        return Decision(
-            "blocked", "agent-missing",
-            f"{command} is not on the PATH of {host.name}'s login shell: {host.path}",
-            f"on {host.name}: {install}" if install else f"install {command} on {host.name}",
-        )  # fmt: skip
-    if host.directories.get(workdir) == "":
-        return Decision(
-            "blocked", "workdir-missing", f"{workdir} does not exist on {host.name}",
-            f"reconciler exec {host.name} -- mkdir -p {workdir}",
-        )  # fmt: skip
-    return None
-
-
-def _start(
-    context: Context, host: Reached, entry: Entry, reason: str, message: str, restarts: tuple[int, ...] | None = None
-) -> Decision:
-    prompt = context.desired.prompts.get(entry.name)
-    steps = launch_steps(context, entry.name, host, entry.seen, resume=False, message=prompt, restarts=restarts)
-    return Decision("start", reason, message, steps=steps)
 
 
 def _next_message(context: Context, entry: Entry) -> str | None:
@@ -154,40 +111,22 @@ def _first(context: Context, host: Reached, entry: Entry, session: Session, agen
     """Nothing of it is on any host: a new conversation, unless the archive has its old one."""
     archived = context.archive.get(entry.name)
     if archived is None or archived.empty or archived.agent != session.agent or not agent.resumable:
-        return _start(context, host, entry, "new", "not on the host yet")
+        return begin(context, host, entry, "new", "not on the host yet")
     if archived.diverged:
-        return _diverged(entry, archived.diverged)
+        return diverged(entry, archived.diverged)
     steps = launch_steps(
-        context, entry.name, host, entry.seen, resume=True, message=None, bring=True, at_least=_size(archived)
+        context, entry.name, host, entry.seen, resume=True, message=None, bring=True, at_least=archived_size(archived)
     )
     return Decision(
         "resume", "from-archive", "not on the host any more: its conversation comes from the archive", steps=steps
     )
 
 
-def _size(archived: Archived | None) -> int:
-    """The bytes of a conversation's largest file, which is its transcript."""
-    return max((file.size for file in archived.files.values()), default=0) if archived else 0
-
-
-def _diverged(entry: Entry, why: str) -> Decision:
-    return Decision(
-        "blocked", "diverged", f"the host's and the archive's copy of its conversation differ: {why}",
-        f"reconciler sync {entry.name} --take archive, or --take host",
-    )  # fmt: skip
-
-
-def _archived(context: Context, name: str, record: Record) -> Archived | None:
-    """What the archive has of this very conversation."""
-    found = context.archive.get(name)
-    return found if found is not None and found.conversation == record.conversation and not found.empty else None
-
-
 def _can_resume(context: Context, agent: Agent, seen: SessionSeen, session: Session) -> bool:
     record = seen.record
     if record is None or not agent.resumable or record.conversation is None or record.agent != session.agent:
         return False
-    return agent.exists(seen.facts) is not False or _archived(context, seen.name, record) is not None
+    return agent.exists(seen.facts) is not False or archived_copy(context, seen.name, record) is not None
 
 
 def _relaunch(
@@ -203,19 +142,19 @@ def _relaunch(
     assert session is not None
     assert seen is not None
     agent = context.agent(entry.name)
-    if lacking := _missing(context, host, entry, session):
-        return replace(lacking, message=f"{why_now}; {lacking.message}")
+    if blocked := lacking(context, host, entry, session):
+        return replace(blocked, message=f"{why_now}; {blocked.message}")
     if not _can_resume(context, agent, seen, session):
         why = "; it has no conversation to resume yet" if agent.resumable else ""
         if agent.resumable and seen.record is not None and seen.record.agent != session.agent:
             why = f"; {session.agent} begins a new conversation"
-        return _start(context, host, entry, reason, why_now + why, restarts)
-    archived = _archived(context, entry.name, seen.record) if seen.record else None
+        return begin(context, host, entry, reason, why_now + why, restarts)
+    archived = archived_copy(context, entry.name, seen.record) if seen.record else None
     if archived is not None and archived.diverged:
-        return _diverged(entry, archived.diverged)
+        return diverged(entry, archived.diverged)
     relation = context.relations.get(entry.name, "equal") if archived else "equal"
     if relation == "diverged":
-        return _diverged(entry, "neither is a beginning of the other")
+        return diverged(entry, "neither is a beginning of the other")
     if relation == "unknown":
         return Decision("unknown", "relation", f"{why_now}; how its copies stand to each other could not be told")
     assert seen.record is not None
@@ -231,85 +170,9 @@ def _relaunch(
     message = context.desired.prompts.get(entry.name) if task else _next_message(context, entry)
     steps = launch_steps(
         context, entry.name, host, seen, resume=True, message=message, restarts=restarts,
-        bring=bring, at_least=max(_size(archived) if bring else 0, _largest(seen)),
+        bring=bring, at_least=max(archived_size(archived) if bring else 0, host_size(seen)),
     )  # fmt: skip
     return Decision("resume", reason, why_now, steps=(*first, *steps), changes=entry.changes)
-
-
-def _largest(seen: SessionSeen) -> int:
-    return max((file.size for file in seen.facts.store or ()), default=0)
-
-
-def _move(context: Context, observed: Observed, host: Reached, entry: Entry, session: Session) -> Decision:
-    """Stop at the source, copy from it, put in place at the target, resume and verify; else resume at the source."""
-    source = observed.hosts[entry.origin_host]
-    origin = entry.origin
-    assert isinstance(source, Reached)
-    assert origin is not None
-    assert origin.record is not None
-    agent = context.agent(entry.name)
-    if origin.record.protected:
-        return Decision("blocked", "protected", "it is protected: it would move", "set protect = false first",
-                        changes=entry.changes)  # fmt: skip
-    if lacking := _missing(context, host, entry, session):
-        return replace(lacking, changes=entry.changes)
-    if origin.record.agent != session.agent:
-        return Decision(
-            "blocked", "two-changes", "its host and its agent changed at once", "move it first, then change the agent",
-            changes=entry.changes,
-        )  # fmt: skip
-    there = replace(entry, seen=origin)
-    stopped = replace(origin.record, intent="stopped", at=source.now)
-    steps, note = _stop_steps(there, source, agent, session.stop, origin, stopped)
-    if origin.state != "running":
-        steps = ()
-    steps = tuple(step for step in steps if not isinstance(step, PullStep))
-    exists = agent.exists(origin.facts)
-    archived = _archived(context, entry.name, origin.record)
-    if archived is not None and archived.diverged:
-        return replace(_diverged(entry, archived.diverged), changes=entry.changes)
-    if archived is not None and context.relations.get(entry.name) == "diverged":
-        why = f"{host.name} has another continuation of it"
-        return replace(_diverged(entry, why), changes=entry.changes)
-    carried = agent.resumable and origin.record.conversation is not None and (exists is not False or archived)
-    if carried:
-        pull: tuple[Step, ...] = (PullStep(entry.name, source.name, origin.record.agent, required=True),)
-        at_least = max(_largest(origin), _size(archived))
-        launch = launch_steps(
-            context, entry.name, host, entry.seen, resume=True, message=None, origin=origin.record, bring=True,
-            at_least=at_least,
-        )  # fmt: skip
-    else:
-        pull = ()
-        prompt = context.desired.prompts.get(entry.name)
-        launch = launch_steps(context, entry.name, host, entry.seen, resume=False, message=prompt, origin=origin.record)
-    goes = "its conversation goes with it" if carried else "it has no conversation to take along"
-    return Decision(
-        "move", "host-changed", f"from {source.name} to {host.name}; {goes}{note}",
-        steps=(*steps, *pull, *launch), changes=entry.changes, fallback=_back(context, source, entry, origin, launch),
-    )  # fmt: skip
-
-
-def _back(
-    context: Context, source: Reached, entry: Entry, origin: SessionSeen, launch: tuple[Step, ...]
-) -> tuple[Step, ...]:
-    """What makes a failed move undone: end what came up at the target, resume at the source what ran there."""
-    first = launch[0]
-    assert isinstance(first, LaunchStep)
-    assert origin.record is not None
-    session = context.desired.sessions[entry.name].model_copy(update={"host": source.name})
-    home = replace(
-        context, desired=replace(context.desired, sessions={**context.desired.sessions, entry.name: session})
-    )
-    ended = replace(first.record, intent="stopped")
-    stop = StopStep(entry.name, first.host, first.strategy, first.record.incarnation, (), "TERM", ended)
-    if origin.state != "running":
-        return (stop,)
-    agent = context.agent(entry.name)
-    resume = agent.resumable and origin.record.conversation is not None and agent.exists(origin.facts) is not False
-    record = replace(origin.record, moves=first.record.moves)
-    message = None if resume else context.desired.prompts.get(entry.name)
-    return (stop, *launch_steps(home, entry.name, source, origin, resume=resume, message=message, origin=record))
 
 
 def _running(
@@ -362,40 +225,12 @@ def _update(context: Context, entry: Entry, agent: Agent, seen: SessionSeen, lea
     return Decision("update", "changed", message, steps=steps, changes=entry.live)
 
 
-def _stop_steps(
-    entry: Entry, host: Reached, agent: Agent | None, stop: Stop, seen: SessionSeen, record: Record
-) -> tuple[tuple[Step, ...], str]:
-    """Wait for idle where that is asked for and can be known, then stop. And how to say so."""
-    clean = agent.clean_stop() if agent else None
-    ending = StopStep(
-        entry.name, host.name, record.strategy, seen.incarnation,
-        clean.keys if clean else (), clean.signal if clean else "TERM", record,
-    )  # fmt: skip
-    endings: tuple[Step, ...] = (ending,)
-    if agent is not None and agent.resumable and record.conversation is not None:
-        endings = (ending, PullStep(entry.name, host.name, record.agent))
-    if stop.when == "now" or agent is None or not agent.activity_source:
-        return endings, ""
-    note = ""
-    if busy(agent, seen):
-        then = "then interrupts" if stop.then == "interrupt" else "then leaves it"
-        note = f"; {activity_of(agent, seen).state}: waits up to {_short(stop.timeout)} for idle, {then}"
-    return (IdleStep(entry.name, host.name, record.agent, stop), *endings), note
-
-
-def _short(seconds: float) -> str:
-    for unit, size in (("h", 3600), ("m", 60)):
-        if seconds >= size and seconds % size == 0:
-            return f"{seconds / size:g}{unit}"
-    return f"{seconds:g}s"
-
-
 def _stop(entry: Entry, host: Reached, agent: Agent | None, stop: Stop, reason: str, message: str) -> Decision:
     seen = entry.seen
     assert seen is not None
     assert seen.record is not None
     record = replace(seen.record, intent="stopped", at=host.now)
-    steps, note = _stop_steps(entry, host, agent, stop, seen, record)
+    steps, note = stop_steps(entry, host, agent, stop, seen, record)
     return Decision("stop", reason, message + note, steps=steps)
 
 
@@ -409,7 +244,7 @@ def _restart(
     old = context.agents.get(seen.record.agent)
     # Between the two the record says stopped: if the launch fails, nothing is lost and the next plan resumes.
     stopped = replace(seen.record, intent="stopped", at=host.now)
-    steps, note = _stop_steps(entry, host, old, session.stop, seen, stopped)
+    steps, note = stop_steps(entry, host, old, session.stop, seen, stopped)
     if not entry.changes and forced:
         reason, message = "asked", "asked for"
     else:
@@ -448,7 +283,7 @@ def _gone(
     if len(recent) >= policy.budget:
         return Decision(
             "blocked", "budget-spent",
-            f"{entry.message}; restarted {len(recent)} times in {_short(policy.per)}, which is its budget",
+            f"{entry.message}; restarted {len(recent)} times in {span(policy.per)}, which is its budget",
             _lift(entry),
         )  # fmt: skip
     return _relaunch(context, host, entry, entry.reason, entry.message, (*recent, host.now))

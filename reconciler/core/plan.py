@@ -10,7 +10,8 @@ from graphlib import TopologicalSorter
 from heapq import heapify, heappop, heappush
 
 from reconciler.core.agent import Agent
-from reconciler.core.decide import Decision, decide
+from reconciler.core.decide import decide
+from reconciler.core.decision import Decision
 from reconciler.core.diff import Change, Diff, Entry
 from reconciler.core.launching import Context, ready_of
 from reconciler.core.observed import Observed, Reached, SessionSeen, Unreached

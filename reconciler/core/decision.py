@@ -1,0 +1,120 @@
+"""What a decision is, and what several kinds of decisions need: what a host lacks, how a session begins and ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from reconciler.core.agent import Agent
+from reconciler.core.diff import Change, Entry
+from reconciler.core.launching import Context, command_of, launch_steps, strategy_of, workdir_of
+from reconciler.core.observed import Reached, SessionSeen
+from reconciler.core.readiness import activity_of, busy
+from reconciler.core.record import Record
+from reconciler.core.spec import Session, Stop
+from reconciler.core.steps import IdleStep, PullStep, Step, StopStep, Verb
+from reconciler.core.transcript import Archived
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What is done about one session, and why."""
+
+    verb: Verb
+    reason: str
+    message: str
+    remedy: str = ""
+    steps: tuple[Step, ...] = ()
+    changes: tuple[Change, ...] = ()
+    host: str = ""
+    fallback: tuple[Step, ...] = ()
+
+
+def look_at(entry: Entry, host: Reached) -> str:
+    """Where to look at what cannot be read."""
+    return f"look at {host.state_dir}/sessions/{entry.name} on {host.name}"
+
+
+def lacking(context: Context, host: Reached, entry: Entry, session: Session) -> Decision | None:
+    """What the host lacks for a launch, where the look could tell."""
+    desired = context.desired
+    command, workdir = command_of(context, entry.name), workdir_of(desired, session)
+    if strategy_of(desired, session) == "tmux" and not host.tmux:
+        return Decision(
+            "blocked", "tmux-missing", f"tmux is not on the PATH of {host.name}'s login shell: {host.path}",
+            f"install tmux on {host.name} (apt install tmux, brew install tmux), or strategy = \"process\"",
+        )  # fmt: skip
+    if host.commands.get(command) == "":
+        install = context.agent(entry.name).install
+        return Decision(
+            "blocked", "agent-missing",
+            f"{command} is not on the PATH of {host.name}'s login shell: {host.path}",
+            f"on {host.name}: {install}" if install else f"install {command} on {host.name}",
+        )  # fmt: skip
+    if host.directories.get(workdir) == "":
+        return Decision(
+            "blocked", "workdir-missing", f"{workdir} does not exist on {host.name}",
+            f"reconciler exec {host.name} -- mkdir -p {workdir}",
+        )  # fmt: skip
+    return None
+
+
+def begin(
+    context: Context, host: Reached, entry: Entry, reason: str, message: str, restarts: tuple[int, ...] | None = None
+) -> Decision:
+    """A new conversation, first prompt included."""
+    prompt = context.desired.prompts.get(entry.name)
+    steps = launch_steps(context, entry.name, host, entry.seen, resume=False, message=prompt, restarts=restarts)
+    return Decision("start", reason, message, steps=steps)
+
+
+def archived_size(archived: Archived | None) -> int:
+    """The bytes of a conversation's largest file, which is its transcript."""
+    return max((file.size for file in archived.files.values()), default=0) if archived else 0
+
+
+def host_size(seen: SessionSeen) -> int:
+    """The bytes of the host's largest file of a conversation, which is its transcript."""
+    return max((file.size for file in seen.facts.store or ()), default=0)
+
+
+def diverged(entry: Entry, why: str) -> Decision:
+    """Blocked, until somebody says which copy counts."""
+    return Decision(
+        "blocked", "diverged", f"the host's and the archive's copy of its conversation differ: {why}",
+        f"reconciler sync {entry.name} --take archive, or --take host",
+    )  # fmt: skip
+
+
+def archived_copy(context: Context, name: str, record: Record) -> Archived | None:
+    """What the archive has of this very conversation."""
+    found = context.archive.get(name)
+    return found if found is not None and found.conversation == record.conversation and not found.empty else None
+
+
+def stop_steps(
+    entry: Entry, host: Reached, agent: Agent | None, stop: Stop, seen: SessionSeen, record: Record
+) -> tuple[tuple[Step, ...], str]:
+    """Wait for idle where that is asked for and can be known, then stop. And how to say so."""
+    clean = agent.clean_stop() if agent else None
+    ending = StopStep(
+        entry.name, host.name, record.strategy, seen.incarnation,
+        clean.keys if clean else (), clean.signal if clean else "TERM", record,
+    )  # fmt: skip
+    endings: tuple[Step, ...] = (ending,)
+    if agent is not None and agent.resumable and record.conversation is not None:
+        endings = (ending, PullStep(entry.name, host.name, record.agent))
+    if stop.when == "now" or agent is None or not agent.activity_source:
+        return endings, ""
+    note = ""
+    if busy(agent, seen):
+        then = "then interrupts" if stop.then == "interrupt" else "then leaves it"
+        note = f"; {activity_of(agent, seen).state}: waits up to {span(stop.timeout)} for idle, {then}"
+    return (IdleStep(entry.name, host.name, record.agent, stop), *endings), note
+
+
+def span(seconds: float) -> str:
+    """A span of seconds in one short word."""
+    for unit, size in (("h", 3600), ("m", 60)):
+        if seconds >= size and seconds % size == 0:
+            return f"{seconds / size:g}{unit}"
+    return f"{seconds:g}s"
