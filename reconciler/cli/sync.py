@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import time
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
@@ -13,7 +15,9 @@ from reconciler.cli.common import AsJson, Specs, load, run
 from reconciler.cli.render.progress import looking
 from reconciler.core.observed import Reached
 from reconciler.core.printed import escaped
+from reconciler.core.readiness import busy
 from reconciler.core.spec import Desired
+from reconciler.core.transcript import Followed, is_due
 from reconciler.errors import ReconcilerError, UsageError
 from reconciler.hosts import Hosts
 from reconciler.journal import open_journal
@@ -23,6 +27,7 @@ from reconciler.transcripts.deciding import take_archive
 from reconciler.transcripts.sync import Fork, PullResult
 
 REFUSED, PARTIAL, UNREACHED = 8, 3, 4
+_PAUSE = 2.0  # seconds between two looks of --watch
 _SIGNS = {"synced": "↓", "unchanged": "=", "archive-ahead": "↑", "diverged": "!", "failed": "!"}
 
 
@@ -31,6 +36,9 @@ def command(
     take: Annotated[
         str | None, typer.Option("--take", metavar="archive|host", help="Which copy counts, where two have parted.")
     ] = None,
+    watch: Annotated[
+        bool, typer.Option("-w", "--watch", help="Go on: after each turn, and every sync.interval while it works.")
+    ] = False,
     auto_approve: Annotated[bool, typer.Option("--auto-approve", help="Do not ask.")] = False,
     directory: Specs = "specs",
     as_json: AsJson = False,
@@ -46,6 +54,10 @@ def command(
         raise UsageError("--take archive|host is for sessions that are named", remedy="reconciler sync SESSION")
     if take is not None and not auto_approve and (as_json or not sys.stdin.isatty()):
         raise UsageError("--take asks before it acts, and there is no terminal to ask on", remedy="--auto-approve")
+    if watch:
+        if take is not None or as_json:
+            raise UsageError("--watch goes with neither --take nor --json")
+        run(_watch(desired, names))
     results, silent = run(_sync(desired, names, take, auto_approve))
     _print(results, silent, as_json)
     if any(result.outcome in ("failed", "diverged") for result in results):
@@ -71,6 +83,34 @@ async def _sync(
         if take is not None:
             results = [await _decide(done, hosts, result, take, approved) for result in results]
     return results, silent
+
+
+async def _watch(desired: Desired, names: frozenset[str] | None) -> None:
+    """Copy again and again, until Ctrl-C. What is unchanged costs one look."""
+    known: dict[str, Followed] = {}
+    async with Hosts() as hosts:
+        while True:
+            with open_journal(desired.fleet.name, write=False) as journal:
+                done = await preview(desired, hosts, journal)
+            now = time.monotonic()
+            due = frozenset(_due(done, known, now)) & (names or frozenset(done.desired.sessions))
+            for result in await archive_all(done, hosts, due) if due else ():
+                if result.outcome != "unchanged":
+                    _print_one(result)
+            await asyncio.sleep(_PAUSE)
+
+
+def _due(done: Pass, known: dict[str, Followed], now: float) -> Iterator[str]:
+    for host in done.observed.hosts.values():
+        for name, seen in host.sessions.items() if isinstance(host, Reached) else ():
+            session, agent = done.desired.sessions.get(name), done.agents.get(seen.record.agent if seen.record else "")
+            if session is None or agent is None or not session.sync.transcript:
+                continue
+            size = sum(file.size for file in seen.facts.store or ())
+            last = known.get(name)
+            if is_due(last, size, busy=busy(agent, seen), interval=session.sync.interval, now=now):
+                known[name] = Followed(size, now)
+                yield name
 
 
 async def _decide(done: Pass, hosts: Hosts, result: PullResult, take: str, approved: bool) -> PullResult:
@@ -127,15 +167,19 @@ def _print(results: list[PullResult], silent: list[str], as_json: bool) -> None:
         typer.echo(json.dumps(document, indent=2))
         return
     for result in results:
-        typer.echo(f"  {_SIGNS.get(result.outcome, '?')} session.{result.session}  {escaped(result.message)}")
-        if result.error is not None and result.error.remedy:
-            typer.echo(f"      remedy: {escaped(result.error.remedy)}")
-        elif result.outcome == "diverged":
-            typer.echo(f"      remedy: reconciler sync {result.session} --take archive|host")
+        _print_one(result)
     for name in silent:
         typer.echo(f"  ? host.{name} was not reached")
     new = sum(result.new for result in results)
     typer.echo(f"Sync: {len(results)} sessions, {new} new bytes.")
+
+
+def _print_one(result: PullResult) -> None:
+    typer.echo(f"  {_SIGNS.get(result.outcome, '?')} session.{result.session}  {escaped(result.message)}")
+    if result.error is not None and result.error.remedy:
+        typer.echo(f"      remedy: {escaped(result.error.remedy)}")
+    elif result.outcome == "diverged":
+        typer.echo(f"      remedy: reconciler sync {result.session} --take archive|host")
 
 
 def _json(result: PullResult) -> dict[str, Any]:

@@ -108,3 +108,18 @@ def overall(relations: Iterable[Relation]) -> Relation:
         return "diverged"
     found.discard("equal")
     return found.pop() if found else "equal"
+
+
+@dataclass(frozen=True)
+class Followed:
+    """What was known of a session's conversation when it was last copied: bytes on the host, and when (seconds)."""
+
+    size: int
+    at: float
+
+
+def is_due(last: Followed | None, size: int, *, busy: bool, interval: float, now: float) -> bool:
+    """Whether a followed conversation is to be copied now: after each turn, and every `interval` while it works."""
+    if last is None:
+        return True
+    return size != last.size and (not busy or now - last.at >= interval)

@@ -13,9 +13,11 @@ from reconciler.core.transcript import (
     NAME_LIMIT,
     Archived,
     ArchivedFile,
+    Followed,
     HostFile,
     Relation,
     file_relation,
+    is_due,
     overall,
     safe_name,
     unchanged,
@@ -119,3 +121,12 @@ def test_an_archive_of_nothing_but_empty_files_has_nothing_to_resume_from() -> N
     assert Archived("s", "c", "a", "h", 0.0).empty
     assert Archived("s", "c", "a", "h", 0.0, {"n": there(b"")}).empty
     assert not Archived("s", "c", "a", "h", 0.0, {"n": there(b"x")}).empty
+
+
+def test_a_followed_conversation_is_copied_after_each_turn_and_every_interval_while_it_works() -> None:
+    last = Followed(size=100, at=1000.0)
+    assert is_due(None, 0, busy=True, interval=30, now=0)
+    assert is_due(last, 101, busy=False, interval=30, now=1001)
+    assert not is_due(last, 101, busy=True, interval=30, now=1029)
+    assert is_due(last, 101, busy=True, interval=30, now=1030)
+    assert not is_due(last, 100, busy=False, interval=30, now=9999)
