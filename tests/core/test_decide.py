@@ -141,6 +141,8 @@ SITUATIONS = [
     Situation("a task failed", TASK, "resume", "crashed", exits(2)),
     Situation("a complete task gets another prompt", TASK.replace("files", "lines"), "resume", "changed", exits(0),
               before=TASK, says=("the next task",)),
+    Situation("a complete task becomes a service", AGENT, "resume", "changed", exits(0), before=TASK,
+              says=("a service now",)),
     Situation("a complete task whose changed prompt is ignored",
               TASK.replace("files", "lines") + 'on_prompt_change = "ignore"\n', None, seen=exits(0), before=TASK),
     Situation("agent missing", AGENT, "blocked", "agent-missing", None, host={"commands": {"claude": ""}},
