@@ -10,34 +10,44 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Coroutine, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from reconciler import drivers
-from reconciler.core.agent import Invocation
-from reconciler.core.observed import Reached, SessionSeen
+from reconciler.core.agent import Invocation, Probe
+from reconciler.core.observed import Facts, Reached, SessionSeen, StoreFile
+from reconciler.core.parse import parse
 from reconciler.core.record import Record
 from reconciler.core.spec import Host
-from reconciler.errors import OperationError
+from reconciler.errors import OperationError, ReconcilerError
 from reconciler.hosts import Connection
 from reconciler.runtimes.operations import (
     Credentials,
     Launch,
+    Place,
     forget_operation,
     launch_operation,
     lease_operation,
     record_operation,
     release_operation,
+    rename_operation,
     renew_operation,
+    restore_operation,
     send_operation,
     stop_operation,
 )
+from reconciler.transcripts.archive import Archive
+from reconciler.transcripts.relations import host_files
+from reconciler.transcripts.staging import outgoing, stage
+from reconciler.transcripts.sync import pull
 from reconciler.transports import Transport, local
 from tests.simulation import clock
 from tests.simulation.machine import Machine
+from tests.simulation.specs import AGENTS
+from tests.simulation.stores import HOME, Stored
 from tests.simulation.transport import Line, SimulatedTransport
 
 pytestmark = pytest.mark.e2e
@@ -45,13 +55,25 @@ FLEET = "contract"
 ONE, TWO = Credentials(FLEET, "me@here:m/b:1:1:one"), Credentials(FLEET, "you@there:m/b:2:2:two")
 PROGRAMS = {"serve": "exec sleep 600", "broken": "sleep 0.6; exit 1", "job": "sleep 2"}
 Trace = list[tuple[str, object]]
+MINE = drivers.agents(parse({"f.toml": AGENTS + "[sessions.a]\nagent = 'mine'\n"}, {}))["mine"]
+ID = "11111111-2222-4333-8444-555555555555"
+
+
+@dataclass(frozen=True)
+class Files:
+    """How a test reads and writes the files of a world."""
+
+    read: Callable[[str], bytes | None]
+    write: Callable[[str, bytes, int | None], None]
 
 
 class Told:
     """Carries out operations on one host and writes down, in words that both worlds share, what came of each."""
 
-    def __init__(self, connection: Connection, strategy: str) -> None:
+    def __init__(self, connection: Connection, strategy: str, files: Files, archive: Archive) -> None:
         self.connection = connection
+        self.files = files
+        self.archive = archive
         self.runtime = drivers.runtime(strategy)
         self.trace: Trace = []
         self.pids: dict[str, int] = {}
@@ -95,6 +117,56 @@ class Told:
             record=record(name, incarnation, intent="stopped"),
         ), "n")  # fmt: skip
 
+    async def path(self, name: str) -> str:
+        """Of a file of the conversation, as the host knows it."""
+        return f"{(await self.connection.look(FLEET)).home}/.mine/{ID}.{name}"
+
+    async def _there(self) -> SessionSeen:
+        found = []
+        for name in ("main.jsonl", "notes.log"):
+            if (content := self.files.read(name)) is not None:
+                # Whether the time is old enough to vouch for anything is what the script decides.
+                mtime = 1_700_000_000.0 if content in (b"one\ntwo\nthree\nfo", b"note") else 0.0
+                found.append(StoreFile(await self.path(name), len(content), mtime))
+        facts = Facts(store=tuple(found))
+        return SessionSeen("m", "lost", record("m", 1, agent="mine", conversation=ID), 1, facts=facts)
+
+    async def pull(self, what: str) -> None:
+        """From-remote: what came of it, and what the archive has then."""
+        result = await pull(self.connection, MINE, "m", await self._there(), self.archive)
+        manifest = self.archive.manifest("m", ID)
+        assert manifest is not None
+        files = [(f.name, f.size, f.sha256, f.host_size, f.host_mtime) for f in manifest.archived.files.values()]
+        others = [(name, other.head.size, other.head.sha256) for name, other in manifest.others.items()]
+        self.trace.append((what, (result.outcome, result.new, files, others)))
+
+    async def stage(self, what: str, known: bool = True) -> tuple[Place, ...]:
+        """To-remote as far as our own directory."""
+        archived = self.archive.get("m", ID)
+        assert archived is not None
+        seen = await self._there()
+        store = {file.path: file for file in seen.facts.store or ()}
+        here = {name: store[file.path] for name, file in host_files(MINE, seen, ID).items()} if known else {}
+        state = (await self.connection.look(FLEET)).state_dir
+        try:
+            found = await stage(self.connection, state, "m", outgoing(self.archive, archived, here, archived.files))
+        except ReconcilerError as error:
+            self.trace.append((what, error.code))
+            return ()
+        self.trace.append((what, [(s.number, s.sha256, s.size, s.name) for s in found]))
+        return tuple(Place(s.number, s.size, s.sha256, f"{{home}}/.mine/{s.name}") for s in found)
+
+    async def digests(self, what: str) -> None:
+        """Of beginnings, of all of it, and of nothing."""
+        main, none = await self.path("main.jsonl"), await self.path("nowhere")
+        checks = [("digest", f"{length} {path}") for length, path in ((4, main), (0, main), (999, main), (4, none))]
+        reached = await self.connection.look(FLEET, checks)
+        self.trace.append((what, list(reached.digests.values())))
+
+    def said(self, what: str) -> None:
+        """What lies in the store."""
+        self.trace.append((what, [self.files.read(name) for name in ("main.jsonl", "notes.log")]))
+
     async def send(self, what: str, name: str, incarnation: int) -> None:
         """One message."""
         await self.operate(what, send_operation(
@@ -116,7 +188,8 @@ def _seen(seen: SessionSeen) -> dict[str, object]:
         "state": seen.state, "incarnation": seen.incarnation, "trouble": seen.trouble,
         "record": seen.record and seen.record.to_json(), "exit": seen.exit and (seen.exit.code, seen.exit.error),
         "alive": seen.process and seen.process.alive, "of": seen.process and seen.process.incarnation,
-        "attached": seen.attached, "store": seen.facts.store,
+        "attached": seen.attached,
+        "store": seen.facts.store and [(f.path.rpartition("/")[2], f.size) for f in seen.facts.store],
     }  # fmt: skip
 
 
@@ -171,25 +244,86 @@ async def ends(told: Told) -> None:
     await told.look("the end")
 
 
-async def story(connection: Connection, strategy: str) -> Trace:
-    told = Told(connection, strategy)
+async def copies(told: Told) -> None:
+    """Conversations: what is new is read, what is lacking is put in place, and what a failed resume did is undone."""
+    told.files.write("main.jsonl", b"one\ntwo\n", None)
+    await told.pull("all of it")
+    await told.pull("nothing new")
+    told.files.write("main.jsonl", b"one\ntwo\nthree\nfo", 1_700_000_000)
+    told.files.write("notes.log", b"note", 1_700_000_000)
+    await told.pull("a tail, without the torn line, and a second file")
+    await told.pull("as it was at the last sync")
+    await told.digests("digests")
+    told.files.write("main.jsonl", b"one\n", 1_700_000_001)
+    await told.pull("only a beginning is left")
+    places = await told.stage("what is lacking")
+    probes = (Probe("store", "store", "{home}/.mine/{session_id}.*"),)
+    more = {"conversation": ID, "probes": probes, "snapshot": (await told.path("main.jsonl"),)}
+    await told.launch("with the archive's copy", "m", 1, "serve", places=places, **more)
+    await told.look("it has all of it")
+    told.said("put in place")
+    told.files.write("main.jsonl", b"one\ntwo\nthree\nother\n", None)
+    await told.operate("the way back", restore_operation(
+        told.runtime, FENCED, "back", "n", session="m", expect=1, record=record("m", 1, conversation=ID)
+    ), "n")  # fmt: skip
+    told.said("as before")
+    told.files.write("main.jsonl", b"one\ntwo\nand more of it, elsewhere\n", None)
+    await told.pull("two ends")
+    await told.pull("two ends, seen again")
+    places = await told.stage("a beginning that is none")
+    told.files.write("main.jsonl", b"eno\n", None)
+    places = await told.stage("another beginning that is none")
+    whole = await told.stage("all of it, since nothing is known there", known=False)
+    await told.launch("where another copy lies", "m", 2, "serve", places=whole, **more)
+    told.said("left as it was")
+    told.files.write("main.jsonl", b"one\ntwo\nthree\nfour\n", None)
+    whole = await told.stage("again", known=False)
+    await told.launch("where a longer copy lies", "m", 3, "serve", places=whole, **more)
+    told.said("the longer one stays")
+    await told.look("it goes on")
+
+
+async def names(told: Told) -> None:
+    """Another name."""
+    rename = rename_operation(told.runtime, FENCED, "rename", "n", session="m", expect=3, record=record("k", 3))
+    await told.operate("renamed", rename, "n")
+    await told.operate("renamed again by the same operation", rename, "n")
+    await told.look("under its other name")
+    await told.stop("stopped under its other name", "k", 3)
+    await told.launch("somebody else takes the name", "m", 1, "serve")
+    await told.look("both")
+    taken = rename_operation(told.runtime, FENCED, "rename-2", "n", session="k", expect=3, record=record("a", 3))
+    await told.operate("renamed to what is there", taken, "n")
+    await told.stop("the last one of all", "m", 1)
+    await told.look("the end of names")
+
+
+async def story(connection: Connection, strategy: str, files: Files, archive: Path) -> Trace:
+    told = Told(connection, strategy, files, Archive(archive))
     try:
-        for part in (leases, lives, ends):
+        for part in (leases, lives, copies, names, ends):
             await part(told)
     finally:
         await connection.close()
     return told.trace
 
 
-def simulated(strategy: str) -> Trace:
+def simulated(strategy: str, archive: Path) -> Trace:
     async def work() -> Trace:
         machine = Machine("gpu")
         machine.missing |= {"nowhere", "/nowhere"}
+        base = f"{HOME}/.mine/{ID}."
+
+        def write(name: str, content: bytes, mtime: int | None) -> None:
+            machine.store.files[base + name] = Stored(content, machine.now() if mtime is None else mtime)
+
+        def read(name: str) -> bytes | None:
+            return machine.store.files[base + name].content if base + name in machine.store.files else None
 
         async def connect(name: str, host: Host) -> Transport:
             return SimulatedTransport(Line(lambda _argv, _stdin: None), machine)
 
-        return await story(Connection("gpu", Host(), connect), strategy)
+        return await story(Connection("gpu", Host(), connect), strategy, Files(read, write), archive)
 
     return clock.run(work)
 
@@ -212,21 +346,34 @@ def home() -> Iterator[Path]:
     shutil.rmtree(directory, ignore_errors=True)
 
 
-def real(strategy: str, home: Path) -> Trace:
+def real(strategy: str, home: Path, archive: Path) -> Trace:
     environment = {"HOME": str(home), "SHELL": "/bin/sh", "PATH": os.environ["PATH"]}
+    (home / ".mine").mkdir()
+
+    def write(name: str, content: bytes, mtime: int | None) -> None:
+        path = home / ".mine" / f"{ID}.{name}"
+        path.write_bytes(content)
+        if mtime is not None:
+            os.utime(path, (mtime, mtime))
+
+    def read(name: str) -> bytes | None:
+        path = home / ".mine" / f"{ID}.{name}"
+        return path.read_bytes() if path.exists() else None
 
     async def connect(name: str, host: Host) -> Transport:
         return await local.connect(name, env=environment)
 
-    work: Callable[[], Coroutine[Any, Any, Trace]] = lambda: story(Connection("gpu", Host(), connect), strategy)  # noqa: E731
+    work: Callable[[], Coroutine[Any, Any, Trace]] = lambda: story(  # noqa: E731
+        Connection("gpu", Host(), connect), strategy, Files(read, write), archive
+    )
     return asyncio.run(work())
 
 
 @pytest.mark.parametrize("strategy", ["process", "tmux"])
-def test_the_simulated_shell_tells_the_same_story_as_the_real_one(strategy: str, home: Path) -> None:
+def test_the_simulated_shell_tells_the_same_story_as_the_real_one(strategy: str, home: Path, tmp_path: Path) -> None:
     if strategy == "tmux" and shutil.which("tmux") is None:
         pytest.fail("tmux is needed")
-    expected, found = real(strategy, home), simulated(strategy)
+    expected, found = real(strategy, home, tmp_path / "real"), simulated(strategy, tmp_path / "simulated")
     assert [what for what, _ in expected] == [what for what, _ in found]
     different = {
         what: (truth, model) for (what, truth), (_, model) in zip(expected, found, strict=True) if truth != model
