@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from reconciler import drivers
 from reconciler.core.agent import Agent
-from reconciler.core.diff import Diff, compare
+from reconciler.core.diff import Diff, compare, owners
 from reconciler.core.guards import check_emptiness, check_stops
 from reconciler.core.observed import HostSeen, Observed, Reached
 from reconciler.core.plan import Plan, make_plan
@@ -139,7 +139,13 @@ def _agents_seen(observed: Observed) -> frozenset[str]:
 
 async def archive_all(done: Pass, hosts: Hosts, names: frozenset[str] | None = None) -> list[PullResult]:
     """From-remote for every session of the fleet (of `names`) that was seen: one exec a host, none where nothing
-    changed. A failure is a value: it never fails a session, and the next time tries again."""
+    changed. A failure is a value: it never fails a session, and the next time tries again.
+
+    What a session left on hosts from which it moved is older than the archive, and not asked for. Neither is what the
+    plan forgets: a copy would make it the present conversation again of a session that it is not any more.
+    """
+    forgotten = {action.address for action in done.plan.effective if action.verb == "forget"}
+    places = owners(done.desired, done.observed)
 
     async def one(reached: Reached) -> list[PullResult]:
         items = []
@@ -147,6 +153,7 @@ async def archive_all(done: Pass, hosts: Hosts, names: frozenset[str] | None = N
             agent = done.agents.get(seen.record.agent) if seen.record else None
             declared = done.desired.sessions.get(name)
             wanted = name in names if names is not None else declared is None or declared.sync.transcript
+            wanted = wanted and places.get(name) == reached.name and f"session.{name}" not in forgotten
             if agent is not None and agent.resumable and wanted:
                 items.append(await item_of(done.desired, reached, agent, name, agent.command))
         connection = hosts.connection(reached.name, done.desired.hosts[reached.name])

@@ -250,6 +250,17 @@ def _owner(places: tuple[tuple[str, SessionSeen], ...], wanted: str) -> tuple[st
     return max(places, key=rank, default=None)
 
 
+def owners(desired: Desired, observed: Observed) -> dict[str, str]:
+    """On which of the hosts that answered the conversation of each session is; other records of it are old ones."""
+    found = {}
+    for name, places in _places(observed).items():
+        declared = desired.sessions.get(name)
+        owner = _owner(places, declared.host if declared else "")
+        assert owner is not None
+        found[name] = owner[0]
+    return found
+
+
 def _elsewhere(name: str, session: Session, seen: SessionSeen | None, place: str, origin: SessionSeen) -> Entry:
     """It is on another host than the specs say. A session that is to be stopped is stopped where it is."""
     change = Change("host", place, session.host)
