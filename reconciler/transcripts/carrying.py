@@ -7,16 +7,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from reconciler.core.agent import Agent
-from reconciler.core.observed import Reached
+from reconciler.core.observed import Reached, StoreFile
 from reconciler.core.spec import Desired
 from reconciler.core.steps import LaunchStep, PullStep
+from reconciler.core.transcript import Archived
 from reconciler.errors import OperationError, ReconcilerError
 from reconciler.hosts import Connection
 from reconciler.runtimes.operations import Claim, Place
 from reconciler.secret_values import resolve_all
 from reconciler.transcripts.archive import Archive, default_place
 from reconciler.transcripts.relations import host_files
-from reconciler.transcripts.staging import outgoing, stage
+from reconciler.transcripts.staging import Staged, outgoing, stage
 from reconciler.transcripts.sync import Item, PullResult, pull_many
 
 
@@ -52,8 +53,7 @@ async def bring(connection: Connection, reached: Reached, archive: Archive, agen
         names = [name for name in names if name == "export"]
     if not names:
         raise OperationError(f"{agent.name} does not say where its conversation belongs", code="sync-failed")
-    files = await asyncio.to_thread(outgoing, archive, archived, beside, names)
-    staged = await stage(connection, reached.state_dir, step.session, files)
+    staged = await _staged(connection, reached, archive, archived, beside, names)
     if exported:
         below = f"{reached.state_dir}/sessions/{step.session}/incoming"
         return Brought(
@@ -67,6 +67,25 @@ async def bring(connection: Connection, reached: Reached, archive: Archive, agen
     found = agent.claim(step.real_workdir)
     claim = Claim(found.directory, found.store, found.script, found.args) if found is not None else None
     return Brought(places, claim=claim)
+
+
+async def _staged(
+    connection: Connection,
+    reached: Reached,
+    archive: Archive,
+    archived: Archived,
+    beside: Mapping[str, StoreFile],
+    names: list[str],
+) -> list[Staged]:
+    """What is new to the host travels; all of it where what lies there is no beginning, and the launch decides."""
+    try:
+        files = await asyncio.to_thread(outgoing, archive, archived, beside, names)
+        return await stage(connection, reached.state_dir, archived.session, files)
+    except OperationError as error:
+        if error.code != "diverged":
+            raise
+    files = await asyncio.to_thread(outgoing, archive, archived, {}, names)
+    return await stage(connection, reached.state_dir, archived.session, files)
 
 
 async def pull_step(

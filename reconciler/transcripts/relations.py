@@ -43,6 +43,8 @@ async def relations(
     for pair in pairs:
         for name, length in _lengths(pair):
             asked.setdefault(pair.host, []).append(("digest", f"{length} {pair.files[name].path}"))
+            if name.endswith(".jsonl"):
+                asked[pair.host].append(("digest", f"lines {pair.files[name].path}"))
     found = dict(await asyncio.gather(*(_digests(hosts, desired, host, checks) for host, checks in asked.items())))
     return {pair.seen.name: _relation(pair, found.get(pair.host, {}), prefix_digest) for pair in pairs}
 
@@ -112,6 +114,18 @@ def _relation(pair: _Pair, digests: Mapping[str, str], prefix_digest: PrefixDige
             if here.size < there.size:
                 prefix = prefix_digest(pair.seen.name, pair.archived.conversation, name, here.size)
         found[name] = file_relation(here, there, prefix)
+        if here is not None and found[name] == "diverged" and _torn(pair, here, digests, prefix_digest):
+            found[name] = "archive-ahead"
     # A file that is gone beside others that moved on was cleaned up by its agent: that is no divergence.
     there_still = [relation for name, relation in found.items() if name in pair.files]
     return overall(there_still if {"host-ahead", "diverged"} & set(there_still) else found.values())
+
+
+def _torn(pair: _Pair, here: HostFile, digests: Mapping[str, str], prefix_digest: PrefixDigest) -> bool:
+    """Whether it is a beginning of the archive's copy but for a last line that was torn when its writer died."""
+    size, _, digest = digests.get(f"lines {here.path}", "").partition(" ")
+    if not size.isdecimal() or not int(size) < here.size:
+        return False
+    if int(size) > pair.archived.files[here.name].size:
+        return False
+    return digest == prefix_digest(pair.seen.name, pair.archived.conversation, here.name, int(size))

@@ -68,8 +68,11 @@ class Store:
         ]
 
     def digest(self, value: str) -> str:
-        """A check of a look: the digest of `LENGTH PATH`."""
+        """A check of a look: the digest of `LENGTH PATH`, or size and digest of the whole lines of `lines PATH`."""
         length, _, path = value.partition(" ")
+        if length == "lines":
+            lines = self.get(path)[: self.get(path).rfind(b"\n") + 1] if path in self.files else b""
+            return f"{len(lines)} {sha(lines)}" if path in self.files else ""
         return sha(self.get(path)[: int(length)]) if path in self.files else ""
 
     def pull(self, script: str) -> bytes:

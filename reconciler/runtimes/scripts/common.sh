@@ -126,6 +126,14 @@ sha() {
   fi | cut -c 1-64
 }
 
+# whole_lines FILE: have, its size, without a last line that has no end: one that was torn when its writer died.
+whole_lines() {
+  case $1 in *.jsonl)
+    [ -z "$(tail -c 1 "$1" | tr -d '\000')" ] || have=$((have - $(tail -n 1 "$1" | wc -c)))
+    ;;
+  esac
+}
+
 # expand_home PATH: EXPANDED becomes PATH with a leading ~ replaced.
 expand_home() {
   case $1 in

@@ -77,14 +77,11 @@ place() {
   fi
   if [ -s "$4" ]; then
     have=$(($(wc -c <"$4")))
-    if [ "$have" -gt "$2" ]; then
-      if [ "$(head -c "$2" "$4" | sha)" != "$3" ]; then
-        over 1 diverged "$4 and the archive's copy differ within $2 bytes"
-        exit 1
-      fi
+    if [ "$have" -gt "$2" ] && [ "$(head -c "$2" "$4" | sha)" = "$3" ]; then
       return 0
     fi
-    if [ "$(head -c "$have" "$staged" | sha)" != "$(sha <"$4")" ]; then
+    whole_lines "$4"
+    if [ "$have" -gt "$2" ] || [ "$(head -c "$have" "$staged" | sha)" != "$(head -c "$have" "$4" | sha)" ]; then
       over 1 diverged "$4 and the archive's copy differ within $have bytes"
       exit 1
     fi

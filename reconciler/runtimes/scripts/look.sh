@@ -205,7 +205,13 @@ look_check() {
     ;;
   digest)
     # `LENGTH PATH`: of the first LENGTH bytes, to tell whether one copy of a file is the beginning of another.
+    # `lines PATH`: how many bytes its whole lines are, and their digest.
     f=
+    if [ -f "${2#* }" ] && [ ! -L "${2#* }" ] && [ "${2%% *}" = lines ]; then
+      have=$(($(wc -c <"${2#* }")))
+      whole_lines "${2#* }"
+      f="$have $(head -c "$have" "${2#* }" | sha)"
+    fi
     [ -f "${2#* }" ] && [ ! -L "${2#* }" ] && number "${2%% *}" && f=$(head -c "${2%% *}" "${2#* }" | sha)
     js "$f"
     ;;
