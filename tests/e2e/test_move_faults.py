@@ -127,12 +127,12 @@ class Move:
 
     def _stopped(self) -> bool:
         with contextlib.suppress(OSError, ValueError):
-            return self.source.record(self.name)["intent"] == "stopped"
+            return bool(self.source.record(self.name)["intent"] == "stopped")
         return False
 
     def reached(self, milestone: str) -> bool:
         """Whether it is that far."""
-        return {
+        looks: dict[str, Callable[[], bool]] = {
             "intent": lambda: self._rows() > self.intents,
             "stopped": self._stopped,
             "archived": lambda: self._archived() != self.archived,
@@ -144,7 +144,8 @@ class Move:
                 self._opened() > self.opened and (self.there / f"process.{int(self.incarnation) + 1}").exists()
             ),
             "outcome": lambda: self._rows() > self.intents + 1,
-        }[milestone]()
+        }
+        return looks[milestone]()
 
     def until(self, milestone: str, process: subprocess.Popen[str]) -> None:
         """Wait for it, without a pause: what is meant to be cut lasts milliseconds."""

@@ -446,6 +446,35 @@ def test_clocks_decide_nothing(program: Program, a: Site) -> None:
         assert a.opens(name) == ["start", "resume"]
         same(program, a, name)
     program.settled()
+    transcript(a, "torn").unlink()  # the agent wrote on behind the torn line
+
+
+def test_a_line_torn_at_the_source_is_left_there_and_does_not_keep_a_session_from_coming_back(
+    program: Program, a: Site, b: Site
+) -> None:
+    program.write(on_screen("api", "a", PROMPT))
+    program.apply()
+    until("an answer", lambda: answers(a, "api"))
+    a.host.power_cut()
+    data = transcript(a, "api").read_bytes()
+    torn = data + b'{"kind": "us'
+    transcript(a, "api").write_bytes(torn)
+    a.host.boot()
+    program.write(on_screen("api", "b", PROMPT))
+    program.apply()
+    tell(b, "api", "MARK-two")
+    program.apply()
+    program.settled()
+    assert transcript(a, "api").read_bytes() == torn
+    assert archived(program, b, "api").read_bytes().startswith(data)
+    program.write(on_screen("api", "a", PROMPT))
+    program.apply()
+    program.settled()
+    tell(a, "api", "MARK-three")
+    assert answers(a, "api") == [1, 2, 3]
+    assert torn in [path.read_bytes() for path in (a.state / "sessions/api/snapshot").iterdir()]
+    only_on([a, b], "a", "api")
+    intact(a, b)
 
 
 def test_an_archive_that_was_restored_from_an_old_copy_loses_to_the_newer_host(
