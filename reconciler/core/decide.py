@@ -10,6 +10,7 @@ from reconciler.core.decision import (
     archived_copy,
     archived_size,
     begin,
+    can_be_copied,
     diverged,
     host_size,
     lacking,
@@ -162,7 +163,7 @@ def _relaunch(
     first: tuple[Step, ...] = ()
     if bring:
         why_now += "; the archive has more of its conversation than the host"
-    elif seen.record.workdir != workdir_of(context.desired, session):
+    elif seen.record.workdir != workdir_of(context.desired, session) and can_be_copied(agent, seen):
         # Agents tie a conversation to its directory: it goes to the archive, and from there to where they will look.
         bring, first = True, (PullStep(entry.name, host.name, seen.record.agent, required=True),)
     # A task is its prompt: a headless turn without one would fail at once.

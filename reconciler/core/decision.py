@@ -85,6 +85,12 @@ def diverged(entry: Entry, why: str) -> Decision:
     )  # fmt: skip
 
 
+def can_be_copied(agent: Agent, seen: SessionSeen) -> bool:
+    """Whether the agent says where its conversation lies, or exports it."""
+    conversation = seen.record.conversation if seen.record else None
+    return seen.facts.store is not None or (conversation is not None and agent.export_args(conversation) is not None)
+
+
 def archived_copy(context: Context, name: str, record: Record) -> Archived | None:
     """What the archive has of this very conversation."""
     found = context.archive.get(name)

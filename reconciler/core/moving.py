@@ -8,6 +8,7 @@ from reconciler.core.decision import (
     Decision,
     archived_copy,
     archived_size,
+    can_be_copied,
     diverged,
     host_size,
     lacking,
@@ -52,6 +53,11 @@ def move(context: Context, observed: Observed, host: Reached, entry: Entry, sess
         why = f"{host.name} has another continuation of it"
         return replace(diverged(entry, why), changes=entry.changes)
     carried = agent.resumable and origin.record.conversation is not None and (exists is not False or archived)
+    if carried and archived is None and not can_be_copied(agent, origin):
+        return Decision(
+            "blocked", "no-store", f"nobody knows where {session.agent} keeps its conversation: it cannot go with it",
+            f"declare `store` in [agents.{session.agent}]", changes=entry.changes,
+        )  # fmt: skip
     if carried:
         pull: tuple[Step, ...] = (PullStep(entry.name, source.name, origin.record.agent, required=True),)
         at_least = max(host_size(origin), archived_size(archived))

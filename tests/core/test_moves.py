@@ -186,6 +186,18 @@ class TestMoves:
         assert (launch.bring, launch.invocation.argv[-1]) == (None, "p")
         assert launch.record.conversation != CONVERSATION
 
+    def test_a_conversation_whose_place_nobody_knows_stops_nothing(self) -> None:
+        mine = '[agents.mine]\ncommand = "x"\nstart = ["{command}"]\nresume = ["{command}", "{session_id}"]\n'
+        text = AGENT.replace("claude-code", "mine") + mine
+        seen = running(applied(specs(text)), facts=Facts())
+        item = planned(host("gpu"), host("local", seen), text=ON_GPU + text)
+        assert (item.verb, item.reason, item.steps) == ("blocked", "no-store", ())
+        assert "declare `store` in [agents.mine]" in item.remedy
+        moved = planned(host("local", seen), text=text + "[sessions.x]\nagent='shell'\nargs=['y']\n"
+                        "[defaults.session]\nworkdir='~/w'\n")  # fmt: skip
+        assert moved.verb == "restart"
+        assert not [step for step in moved.steps if isinstance(step, PullStep) and step.required]
+
     def test_a_conversation_of_which_only_the_archive_is_left_moves_by_the_archive(self) -> None:
         there = gone(record(), "lost", facts=NO_STORE)
         item = planned(host("gpu"), host("local", there), archive=[archived()])
