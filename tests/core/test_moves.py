@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.core.decide import Decision
+from reconciler.core.decision import Decision
 from reconciler.core.diff import fingerprint
 from reconciler.core.launching import checks_for, workdir_of
 from reconciler.core.observed import Facts, HostSeen, SessionSeen

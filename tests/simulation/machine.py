@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.simulation.agents import LIVELY, Program, begin
-from tests.simulation.stores import HOME, Store, line_of, parse_launch, sha
+from tests.simulation.stores import HOME, Store, line_of, parse_launch, sha, whole_lines
 from tests.simulation.texts import Operation, exported, launch_argv
 
 EPOCH = 1_800_000_000
@@ -164,13 +164,13 @@ class Machine:
         launched = parse_launch(files.launch, workdir, name)
         files.probes = launched.probes
         done = True
-        for words in launched.lines:
+        for line in launched.lines:
             await self.step()
             try:
-                done = self._line(files, *words)
+                done = self._line(files, *line)
             except Refused as refused:
                 if not self.disk_full:
-                    files.exits[incarnation] = self._exit(1, incarnation, str(refused), refused.answer["message"])
+                    files.exits[incarnation] = self._exit(1, incarnation, str(refused), str(refused.answer["message"]))
                 return
         if not done:
             return
@@ -216,11 +216,11 @@ class Machine:
         if ours is None or sha(ours) != digest:
             raise Refused("sync-failed", f"what was staged for {path} is not what was sent")
         assert len(ours) == size
-        shorter = min(size, len(there))
-        if ours[:shorter] != there[:shorter]:
-            raise Refused("diverged", f"{path} and the archive's copy differ within {shorter} bytes")
-        if len(there) > size:
+        if len(there) > size and there[:size] == ours:
             return
+        whole = whole_lines(path, there)
+        if len(whole) > size or ours[: len(whole)] != whole:
+            raise Refused("diverged", f"{path} and the archive's copy differ within {len(whole)} bytes")
         if self.disk_full:
             raise Refused("disk-full", f"cannot write {path}")
         self.store.put(path, ours)

@@ -19,6 +19,7 @@ from tests.simulation.world import Applied, Broken, World, forget_pending, raise
 # Reasons to do nothing that the specs or the record themselves explain.
 EXPLAINED = {
     "protected", "not-implemented", "budget-spent", "clean-exit", "dependency", "no-terminal", "refused", "two-changes",
+    "no-store",
 }  # fmt: skip
 TO_FILES = ("truncate", "rewrite", "mtime", "lost", "stale")
 EVENTS = ("crash", "exit", "vanish", "busy", "reboot", "tmux", "disk", "net", "clock", "missing", "wait", *TO_FILES)

@@ -22,6 +22,11 @@ def sha(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def whole_lines(path: str, content: bytes) -> bytes:
+    """Without a last line that was torn."""
+    return content[: content.rfind(b"\n") + 1] if path.endswith(".jsonl") else content
+
+
 @dataclass
 class Stored:
     """One file."""
@@ -71,7 +76,7 @@ class Store:
         """A check of a look: the digest of `LENGTH PATH`, or size and digest of the whole lines of `lines PATH`."""
         length, _, path = value.partition(" ")
         if length == "lines":
-            lines = self.get(path)[: self.get(path).rfind(b"\n") + 1] if path in self.files else b""
+            lines = self.get(path)[: self.get(path).rfind(b"\n") + 1]
             return f"{len(lines)} {sha(lines)}" if path in self.files else ""
         return sha(self.get(path)[: int(length)]) if path in self.files else ""
 

@@ -258,7 +258,7 @@ async def copies(told: Told) -> None:
     await told.pull("only a beginning is left")
     places = await told.stage("what is lacking")
     probes = (Probe("store", "store", "{home}/.mine/{session_id}.*"),)
-    more = {"conversation": ID, "probes": probes, "snapshot": (await told.path("main.jsonl"),)}
+    more: dict[str, Any] = {"conversation": ID, "probes": probes, "snapshot": (await told.path("main.jsonl"),)}
     await told.launch("with the archive's copy", "m", 1, "serve", places=places, **more)
     await told.look("it has all of it")
     told.said("put in place")

@@ -150,7 +150,8 @@ class SimulatedChannel:
         self._check("")
         if not self._looks and not self._answer:
             return b""  # it has ended
-        data, self._answer = self._answer[: limit // 97], self._answer[limit // 97 :]
+        piece = limit if self._looks else limit // 97
+        data, self._answer = self._answer[:piece], self._answer[piece:]
         if self._looks and not self._answer and self._fault not in ("cut", "garbage"):
             self._line.unseen.discard(self._machine.name)
         return data

@@ -26,7 +26,7 @@ from reconciler.transports import Transport
 from tests.simulation.agents import Program
 from tests.simulation.machine import TURN, Files, Machine
 from tests.simulation.specs import SECRET, FleetSpec
-from tests.simulation.stores import name_of, words_of
+from tests.simulation.stores import name_of, whole_lines, words_of
 from tests.simulation.texts import parse_operation
 from tests.simulation.transport import Fault, Line, SimulatedTransport
 
@@ -84,8 +84,9 @@ class World:
                 ))  # fmt: skip
 
     def _written(self, path: str, before: bytes, after: bytes) -> None:
-        """I6: our program only ever appends to a file of a conversation, but for the way back of a failed resume."""
-        if after.startswith(before):
+        """I6: our program only ever appends to a file of a conversation, but for a line that was torn when its writer
+        died, and for the way back of a failed resume."""
+        if after.startswith(whole_lines(path, before)):
             return
         kept = {copy for m in self.machines.values() for f in m.sessions.values() for copy in f.failed.values()}
         if before not in kept:
@@ -117,7 +118,7 @@ class World:
         found = {copy for controller in ("one", "two") for copy in self._archived(controller, everything=True)}
         for machine in self.machines.values():
             found |= {(name_of(path), file.content) for path, file in machine.store.files.items()}
-        return {(name, content) for name, content in found if content}
+        return {(name, whole) for name, content in found if (whole := whole_lines(name, content))}
 
     def check_copies(self) -> None:
         """I6: what was in a file of a conversation is in one still."""
