@@ -76,7 +76,10 @@ def apply_exit_code(report: Report) -> int:
 
 
 def _rest(actions: Iterable[Action], something_done: bool) -> int:
-    verbs = {action.verb for action in actions}
+    found = list(actions)
+    verbs = {action.verb for action in found}
+    if not something_done and verbs == {"blocked"} and all(action.reason == "starting" for action in found):
+        return 6  # another controller is at work on all that there is to do
     if "blocked" in verbs:
         return 3 if something_done else 7
     return 4 if "unknown" in verbs else 0

@@ -77,3 +77,8 @@ def test_apply_says_how_much_came_of_it(made: Report, code: int) -> None:
 def test_every_status_is_counted() -> None:
     assert report(DONE, DONE, FAILED, SKIPPED, CUT).counts == {"done": 2, "failed": 1, "skipped": 1, "unknown": 1}
     assert set(report().counts) == set(get_args(Status))
+
+
+def test_a_plan_that_only_waits_for_another_controller_says_6() -> None:
+    busy = Action("session.s", "gpu", "blocked", "starting", "an operation is at work on it")
+    assert apply_exit_code(Report(Plan("p", "f", "r", (busy,), 0, 0), ())) == 6
