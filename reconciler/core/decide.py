@@ -278,6 +278,8 @@ def _gone(
     """It has a record and no process: stopped by us, ended by itself, or lost."""
     record = seen.record
     assert record is not None
+    if completed(seen) and session.lifecycle == "service":
+        return _relaunch(context, host, entry, "changed", "it was a task, is complete, and is a service now")
     if completed(seen) and not forced:
         if _next_message(context, entry) is None or session.on_prompt_change == "ignore":
             return None
