@@ -263,7 +263,7 @@ def _gone(
     record = seen.record
     assert record is not None
     if completed(seen) and session.lifecycle == "service":
-        return _relaunch(context, host, entry, "changed", "it was a task, which is complete, and is a service now")
+        return _relaunch(context, host, entry, "changed", "it was a task, is complete, and is a service now")
     if completed(seen) and not forced:
         if _next_message(context, entry) is None or session.on_prompt_change == "ignore":
             return None

@@ -145,6 +145,8 @@ SITUATIONS = [
               says=("a service now",)),
     Situation("a complete task whose changed prompt is ignored",
               TASK.replace("files", "lines") + 'on_prompt_change = "ignore"\n', None, seen=exits(0), before=TASK),
+    Situation("a complete task becomes a service", AGENT + 'prompt = "Count the files."\n', "resume", "changed",
+              exits(0), before=TASK, says=("is a service now",)),
     Situation("agent missing", AGENT, "blocked", "agent-missing", None, host={"commands": {"claude": ""}},
               says=("claude is not on the PATH", "npm install")),
     Situation("agent missing at the last launch, there now", AGENT, "resume", "agent-missing",

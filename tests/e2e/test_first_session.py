@@ -78,8 +78,8 @@ def test_a_first_session_goes_from_validate_to_no_changes(program: Program, site
 
 
 @both
-def test_status_tells_what_the_host_shows(program: Program, site: Site, strategy: str) -> None:
-    program.write(session(strategy=quoted(strategy)))
+def test_status_logs_why_and_history_tell_what_the_host_shows(program: Program, site: Site, strategy: str) -> None:
+    program.write(session(strategy=quoted(strategy), prompt=quoted("MARK-one")))
     program.apply()
     told = program.status()["session.api"]
     assert told["phase"] == "running"
@@ -90,12 +90,6 @@ def test_status_tells_what_the_host_shows(program: Program, site: Site, strategy
     assert text.returncode == 0
     (line,) = [line for line in text.stdout.splitlines() if line.startswith("api")]
     assert line.split()[1:4] == ["gpu", "script", "running"]
-
-
-@both
-def test_logs_why_and_history_tell_of_a_session(program: Program, site: Site, strategy: str) -> None:
-    program.write(session(strategy=quoted(strategy), prompt=quoted("MARK-one")))
-    program.apply()
     until("an answer", lambda: site.conversation("api")[-1]["kind"] == "answer")
     assert "turns=1" in program.run("logs", "api").stdout.splitlines()
     why = program.run("why", "api").stdout

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -478,3 +479,15 @@ def test_a_launch_whose_guard_is_killed_starts_nothing_and_hangs_nowhere(anywher
         path for path in anywhere.state.glob("sessions/api/process.*") if _environ(int(path.read_text().split()[0]))
     ]
     assert len(live) == 1
+
+
+def test_an_end_that_is_just_being_noted_is_not_taken_for_a_loss(anywhere: Machine) -> None:
+    pid = launch(anywhere, anywhere.lease(), ("sleep", "1000"))["pid"]
+    wrapper = int((anywhere.state / "sessions/api/process.1").read_text().split()[5])
+    os.kill(wrapper, signal.SIGSTOP)
+    os.kill(pid, signal.SIGKILL)
+    later = threading.Timer(0.4, os.kill, (wrapper, signal.SIGCONT))
+    later.start()
+    seen = anywhere.seen()
+    later.join()
+    assert (seen.state, seen.exit and seen.exit.code) == ("exited", 137)

@@ -48,7 +48,10 @@ class Event:
 
 @dataclass(frozen=True)
 class Scenario:
-    """The whole story; `fleet` is what the specs say at its end."""
+    """The whole story; `fleet` is what the specs say at its end.
+
+    Sessions move only where every controller lives to the end: for the others, see what is still open in test_stories.
+    """
 
     hosts: tuple[str, ...]
     steps: tuple[Apply | Event, ...]
@@ -61,7 +64,7 @@ events = st.builds(Event, st.sampled_from(EVENTS), st.integers(0, 3), st.integer
 @st.composite
 def applies(draw: st.DrawFn, fleet: FleetSpec, alone: bool) -> Apply:
     script = st.lists(st.sampled_from(FAULTS), max_size=8)
-    kinds = draw(st.sampled_from(("clean", "faults", "faults", "dies", "events")))
+    kinds = "clean" if alone else draw(st.sampled_from(("clean", "faults", "faults", "dies", "events")))
     return Apply(
         fleet,
         draw(st.dictionaries(st.sampled_from(fleet.hosts), script, max_size=3)) if kinds == "faults" else {},
@@ -74,7 +77,7 @@ def applies(draw: st.DrawFn, fleet: FleetSpec, alone: bool) -> Apply:
 @st.composite
 def scenarios(draw: st.DrawFn) -> Scenario:
     fleet = draw(fleets())
-    alone = draw(st.booleans())
+    alone = draw(st.integers(0, 3)) == 0
     steps: list[Apply | Event] = [Apply(fleet) if draw(st.integers(0, 3)) else draw(applies(fleet, alone))]
     for number in range(draw(st.integers(2, 6))):
         if draw(st.booleans()):

@@ -219,6 +219,7 @@ class World:
             await work
             journal.close()
         self._check_applied(applied)
+        self._check_intents(applied, controller)
         return applied
 
     async def _apply(self, desired: Desired, journal: Journal, applied: Applied) -> None:
@@ -271,6 +272,14 @@ class World:
         self.check_fences()
         self.check_messages()
         self.check_copies()
+
+    def _check_intents(self, applied: Applied, controller: str) -> None:
+        """I7: no side effect without an intent that was durable before."""
+        with self.journal(controller) as journal:
+            intents = {intent.op for intent in journal.history(limit=1000)}
+        for host, op in applied.line.log:
+            if op["OP"] not in ("lease", "renew", "unlease") and op["OP"].partition("-")[0] not in intents:
+                raise Broken(f"I7: {op.name} of {op['NAME']} on {host} without an intent")
 
     # -- at rest -----------------------------------------------------------------------------------------------
 
