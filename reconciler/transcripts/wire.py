@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from dataclasses import dataclass
 from typing import IO
 
@@ -112,10 +113,22 @@ async def read_frame(frames: Frames, index: int, path: str, spool: IO[bytes]) ->
             if last == [str(index), "changed"]:
                 raise OperationError(f"{path} was replaced while it was read", code="sync-failed", retry=True)
             raise frames.broken("a file in it has another length than it says")
+        if _digest(spool, at, size - base) != digest:
+            raise OperationError(f"{path} came damaged", code="sync-failed", remedy="reconciler sync", retry=True)
         return Frame(word, base, size, mtime, digest, at)
     if word in ("short", "missing"):
         return Frame(word, 0, size, mtime, digest)
     raise _trouble(word, path, clean(digest, 300))
+
+
+def _digest(spool: IO[bytes], at: int, length: int) -> str:
+    """The SHA-256 of so many bytes of the spool."""
+    found = hashlib.sha256()
+    spool.seek(at)
+    while length > 0 and (data := spool.read(min(length, 1 << 20))):
+        found.update(data)
+        length -= len(data)
+    return found.hexdigest()
 
 
 def _trouble(word: str, path: str, words: str) -> ReconcilerError:

@@ -288,6 +288,7 @@ class Machine:
         await self._put(lambda: None)
         await self._take("host", 10, task)
         until, holder = self.lease
+        until = until if until <= self.now() + 600 else 0  # no lease lasts so long: the clock was set back
         foreign = bool(holder) and holder != op["HOLDER"] and until > self.now()
         fence = int(op["FENCE"])
         if op["OP"] == "lease":
@@ -425,6 +426,8 @@ class Machine:
         live = self.live(files)
         if live is None:
             raise Refused("stale", "it has no live process to send to")
+        if op["HAS"] not in (files.record or ""):
+            raise Refused("stale", "it was sent another prompt meanwhile")
         await self._put(lambda: None)
         if op.strategy == "process":
             raise Refused("no-terminal", "a session of the strategy process has no terminal to send to")

@@ -106,7 +106,7 @@ class Store:
                 break
             word = "other"
         new = data[base or 0 :]
-        return say(word, base or 0, len(data), mtime, "-") + new + f"{nonce}\t{n}\tsame\n".encode()
+        return say(word, base or 0, len(data), mtime, sha(new)) + new + f"{nonce}\t{n}\tsame\n".encode()
 
 
 def _parse_pull(script: str) -> tuple[str, list[list[str]]]:
@@ -185,7 +185,7 @@ def parse_launch(launch: str, workdir: str, name: str) -> Launched:
     _, found, rest = launch.partition("\n(umask 077\n:\n")
     block, ended, _ = rest.partition("\n) || exit 1\n")
     assert bool(found) == bool(ended)
-    lines = []
+    lines: list[tuple[str, ...]] = []
     for line in block.splitlines() if found else ():
         if line.startswith("place "):
             _, n, size, digest, path = line.split(" ", 4)
@@ -193,7 +193,7 @@ def parse_launch(launch: str, workdir: str, name: str) -> Launched:
         else:
             words = tuple(shlex.split(line))
             assert words[0] == "keep" or line in ('rm -rf "$dir/snapshot"', 'rm -rf "$dir/incoming"'), line
-            lines.append(words)
+            lines.append(tuple(words))
     return Launched(probes, tuple(lines))
 
 

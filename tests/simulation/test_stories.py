@@ -97,7 +97,6 @@ def test_a_session_whose_launch_was_not_seen_to_the_end_is_not_started_elsewhere
     tell(tmp_path, story)
 
 
-@pytest.mark.xfail(strict=True, reason="preconditions are not looked at again under the lease")
 def test_a_plan_that_was_made_before_another_controller_acted_sends_no_message_again(tmp_path: Path) -> None:
     changed = fleet(prompt="p2")
 
@@ -113,7 +112,6 @@ def test_a_plan_that_was_made_before_another_controller_acted_sends_no_message_a
     tell(tmp_path, story)
 
 
-@pytest.mark.xfail(strict=True, reason="a lease may lie further in the future than TTL")
 def test_a_clock_that_was_set_back_does_not_lock_the_fleet_for_that_long(tmp_path: Path) -> None:
     async def story(world: World) -> None:
         world.machines["h1"].skew = 86400.0

@@ -50,14 +50,19 @@ one() {
     say "$n" large "$base" "$size" "$mtime" -
     return
   fi
-  say "$n" $word "$base" "$size" "$mtime" -
+  say "$n" $word "$base" "$size" "$mtime" "$(news | sha)"
+  news
+  [ "$inode" = "$(ls -di "$f")" ] && word=same || word=changed
+  printf '%s\t%s\t%s\n' "$NONCE" "$n" $word
+}
+
+# news: the bytes after `base`, up to the size that was announced.
+news() {
   if [ "$base" -eq 0 ]; then
     head -c "$size" <"$f"
   elif [ "$size" -gt "$base" ]; then
     tail -c "+$((base + 1))" <"$f" | head -c $((size - base))
   fi
-  [ "$inode" = "$(ls -di "$f")" ] && word=same || word=changed
-  printf '%s\t%s\t%s\n' "$NONCE" "$n" $word
 }
 
 # begins LENGTH DIGEST: whether the file is at least as long, and its first bytes have that digest.
