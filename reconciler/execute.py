@@ -184,7 +184,10 @@ class Execution:
                 self._journal.remember({s.session: s.host for s in action.fallback if isinstance(s, LaunchStep)})
                 await runner.fall_back(action.fallback, op, phase)
                 return "it was resumed where it was" if len(action.fallback) > 1 else "it was left where it was"
-            if isinstance(failed, ReadyStep) and isinstance(error, OperationError) and launch and launch.snapshot:
+            if not isinstance(failed, ReadyStep) or not isinstance(error, OperationError) or launch is None:
+                return ""
+            # A task that failed has had its turn, which is part of the conversation now.
+            if launch.snapshot and launch.record.lifecycle == "service":
                 phase("puts its conversation back")
                 await runner.restore(launch, f"{op}-restore")
                 return "its conversation is as it was before"

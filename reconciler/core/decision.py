@@ -38,6 +38,12 @@ def lacking(context: Context, host: Reached, entry: Entry, session: Session) -> 
     """What the host lacks for a launch, where the look could tell."""
     desired = context.desired
     command, workdir = command_of(context, entry.name), workdir_of(desired, session)
+    other = host.sessions.get(host.links.get(entry.name, ""))
+    if other is not None and other.live and other.name != entry.name:
+        return Decision(
+            "blocked", "name-taken", f"session.{other.name} was renamed and still runs in the directory of this name",
+            f"reconciler apply --restart session.{other.name}",
+        )  # fmt: skip
     if strategy_of(desired, session) == "tmux" and not host.tmux:
         return Decision(
             "blocked", "tmux-missing", f"tmux is not on the PATH of {host.name}'s login shell: {host.path}",

@@ -110,6 +110,7 @@ class Reached:
     directories: Mapping[str, str] = field(default_factory=dict)  # directory -> real path, "" when missing
     versions: Mapping[str, str] = field(default_factory=dict)  # what `command version_args` printed, when asked
     digests: Mapping[str, str] = field(default_factory=dict)  # `LENGTH PATH` -> SHA-256 of so many first bytes
+    links: Mapping[str, str] = field(default_factory=dict)  # older names of sessions that were renamed
     foreign: tuple[str, ...] = ()  # names below sessions/ that are none of ours
 
 
@@ -165,7 +166,7 @@ def parse_look(host: str, nonce: str, answer: bytes) -> Reached:
         raise _bad(host, "the answer to the look was cut short", "look-truncated")
     facts: dict[str, Any] | None = None
     sessions: dict[str, _Raw] = {}
-    found: dict[str, dict[str, str]] = {"command": {}, "directory": {}, "version": {}, "digest": {}}
+    found: dict[str, dict[str, str]] = {"command": {}, "directory": {}, "version": {}, "digest": {}, "link": {}}
     foreign: list[str] = []
     for part in parts[:-1]:
         if len(part) != 3:
@@ -216,7 +217,7 @@ def _reached(
     return Reached(
         name=host, home=str(home), state_dir=str(state), now=now, fence=fence, path=clean(facts.get("path", ""), 16384),
         sessions=sessions, commands=found["command"], directories=found["directory"],
-        versions=found["version"], digests=found["digest"], foreign=foreign, **words,
+        versions=found["version"], digests=found["digest"], links=found["link"], foreign=foreign, **words,
     )  # fmt: skip
 
 

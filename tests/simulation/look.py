@@ -11,6 +11,7 @@ from tests.simulation.stores import HOME
 def look(machine: Machine, fleet: str, nonce: str, checks: list[tuple[str, str]]) -> bytes:
     """What `reconciler_look` prints."""
     found: list[tuple[str, str, object]] = [("host", "-", _about(machine, fleet))]
+    found += [("check", "link", {"value": old, "found": new}) for old, new in machine.links.items()]
     found += [("pane", name, _pane(machine, name, incarnation)) for name, incarnation in machine.panes.items()]
     for name, files in sorted(machine.sessions.items()):
         found += [(kind, name, data) for kind, data in _session(machine, name, files)]

@@ -315,10 +315,20 @@ class Machine:
         del self.locks["host"]
         return self.ops.get(op["OP"])
 
+    async def _directory(self, op: Operation) -> str:
+        """The session whose directory an operation works in: an older name is a link."""
+        name = self.links.get(op["NAME"], op["NAME"])
+        if op.name == "op_launch" and name != op["NAME"]:
+            if self.live(self.sessions[name]):
+                raise Refused("name-taken", f"{name} still runs in the directory of the name {op['NAME']}")
+            await self._put(lambda: self.links.pop(op["NAME"], None))
+            name = op["NAME"]
+        return name
+
     async def _act(self, op: Operation) -> str:
         self.arrived.append(op)
         await self.step()
-        name = self.links.get(op["NAME"], op["NAME"])
+        name = await self._directory(op)
         files = self.sessions.get(name) or Files()
         if op.name == "op_launch":
             self.sessions[name] = files
@@ -352,6 +362,7 @@ class Machine:
         if live := self.live(files):
             await self._put(lambda: setattr(files, "incarnation", int(op["EXPECT"])))
             raise Refused("already-running", f"pid {live.pid} lives")
+        self.links = {old: new for old, new in self.links.items() if new != op["NAME"]}
         files.exits.clear()
         files.processes.clear()
         if not files.conversation or files.conversation != op["CONVERSATION"]:

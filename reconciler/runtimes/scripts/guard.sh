@@ -228,6 +228,12 @@ clean_env() {
 # op_launch: NAME EXPECT INCARNATION RECORD LAUNCH EXPORTS END CONVERSATION
 op_launch() {
   dir=$state/sessions/$NAME
+  if [ -L "$dir" ]; then
+    # Another session bore this name once, and what was started under it writes here: not before that is gone.
+    process_state
+    [ $? -eq 1 ] || fail name-taken "$(basename "$(readlink "$dir")") still runs in the directory of the name $NAME"
+    rm -f "$dir"
+  fi
   mkdir -p "$dir" 2>/dev/null || fail disk-full "cannot write below $state: is the disk full?"
   session "$NAME" "$EXPECT"
   login_path
@@ -241,6 +247,10 @@ op_launch() {
   0) back already-running "pid $p_pid of session $NAME lives" ;;
   2) back unknown "cannot tell whether pid $p_pid of session $NAME lives" ;;
   esac
+  for f in "$state"/sessions/*; do
+    # Nothing of it runs any more, so its older names are free.
+    [ -L "$f" ] && [ "$(readlink "$f")" = "$NAME" ] && rm -f "$f"
+  done
   rm -f "$dir"/exit.* "$dir"/process.* "$dir/env" "$dir/stdin"
   # Until the launch writes what to look for, a new conversation is looked for where none is: after a power cut in
   # between, it is begun, not resumed.

@@ -243,7 +243,14 @@ reconciler_look() {
     look_host
     look_panes
     for d in "$look_state"/sessions/*; do
-      [ -d "$d" ] && [ ! -L "$d" ] && look_session "$d"
+      if [ -L "$d" ]; then
+        js "${d##*/}"
+        c=$J
+        js "$(readlink "$d")"
+        look_out check link "{\"value\":$c,\"found\":$J}"
+      elif [ -d "$d" ]; then
+        look_session "$d"
+      fi
     done
     while [ $# -ge 2 ]; do
       look_check "$1" "$2"
