@@ -146,6 +146,7 @@ def launch_operation(runtime: Runtime, credentials: Credentials, op: str, nonce:
         EXPORTS=exports(launch.environment),
         END=end,
         CONVERSATION=launch.conversation,
+        WAIT=110 if launch.imports else 25,  # an import starts a whole agent; within the time of an operation
         RECONCILER_SHELL=launch.shell,
         TMUX_CONF=launch.tmux_conf,
     )

@@ -251,7 +251,7 @@ op_launch() {
     # Nothing of it runs any more, so its older names are free.
     [ -L "$f" ] && [ "$(readlink "$f")" = "$NAME" ] && rm -f "$f"
   done
-  rm -f "$dir"/exit.* "$dir"/process.* "$dir/env" "$dir/stdin"
+  rm -f "$dir"/exit.* "$dir"/process.* "$dir"/withdrawn.* "$dir/env" "$dir/stdin"
   # Until the launch writes what to look for, a new conversation is looked for where none is: after a power cut in
   # between, it is begun, not resumed.
   before=
@@ -275,7 +275,7 @@ $END
   runtime_start
   umask 077
   waited=0
-  while [ ! -e "$dir/process.$INCARNATION" ] && [ ! -e "$dir/exit.$INCARNATION" ] && [ "$waited" -lt 250 ]; do
+  while [ ! -e "$dir/process.$INCARNATION" ] && [ ! -e "$dir/exit.$INCARNATION" ] && [ "$waited" -lt $((WAIT * 10)) ]; do
     nap
     waited=$((waited + 1))
   done
@@ -288,7 +288,12 @@ $END
     answer "{\"ok\":false,\"code\":\"launch\",\"exit\":$x}"
     exit 0
   fi
-  [ -e "$dir/process.$INCARNATION" ] || fail failed "session $NAME did not start within 25 s"
+  if [ ! -e "$dir/process.$INCARNATION" ]; then
+    # It may still be on its way. Whoever reads this answer may launch the conversation on another host: it must not
+    # come up then. Put before this ends; the agent's shell notes itself first, then looks for it (launch.sh).
+    put "$dir/withdrawn.$INCARNATION" ''
+    fail failed "session $NAME did not start within $WAIT s"
+  fi
   read -r p_pid p_rest <"$dir/process.$INCARNATION"
   finish "{\"ok\":true,\"pid\":${p_pid:-0}}"
 }

@@ -8,7 +8,7 @@ if [ "${1-}" = become ]; then
   printf '%s %s %s\n' $$ "$STARTED" "$2" >"$p.tmp" && mv -f "$p.tmp" "$p"
   # Noted first, then checked: see op_launch in guard.sh.
   read -r now_at <"$dir/incarnation"
-  [ "$now_at" = "$incarnation" ] || exit 75
+  [ "$now_at" = "$incarnation" ] && [ ! -e "$dir/withdrawn.$incarnation" ] || exit 75
   shift 2
   exec "$@"
 fi
