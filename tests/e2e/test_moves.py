@@ -17,6 +17,7 @@ import pytest
 from tests.e2e.fleet import Fleet, Host
 from tests.e2e.moving import (
     STORE,
+    alive,
     answers,
     archive,
     archived,
@@ -304,6 +305,34 @@ def test_where_the_target_fails_the_session_goes_on_at_the_source_and_the_next_a
     assert answers(b, "api") == [1, 2, 3]
     assert b.messages("ci") == ["MARK-one"]
     intact(a, b)
+
+
+def test_a_launch_that_is_given_up_never_comes_up_beside_the_session_that_went_back(
+    program: Program, a: Site, b: Site
+) -> None:
+    # Reading the login environment takes longer than anybody waits for a launch; then it comes up, too late.
+    b.host.write(
+        "~/.profile",
+        'PATH="$HOME/bin:$PATH"\ncase $BASH_EXECUTION_STRING in *"export -p"*) [ ! -e ~/slow ] || sleep 31 ;; esac\n',
+    )
+    names = ("api", "ci")
+    program.write(on_screen("api", "a", PROMPT) + session("ci", "a", more=PROMPT))
+    program.apply()
+    for name in names:
+        until("an answer", lambda name=name: answers(a, name))  # type: ignore[misc]
+    conversations = [a.record(name)["conversation"] for name in names]
+    program.write(on_screen("api", "b", PROMPT) + session("ci", "b", more=PROMPT))
+    try:
+        b.host.write("~/slow", "")
+        output = program.apply(code=1)
+        assert output.count("did not start within 25 s; it was resumed where it was") >= len(names), output
+        end = time.monotonic() + 12
+        while time.monotonic() < end:
+            assert [alive([a, b], conversation) for conversation in conversations] == [["a"], ["a"]]
+            time.sleep(0.3)
+    finally:
+        b.host.exec(["rm", "-f", f"{b.host.inner_home}/slow"])
+        install_script_agent(b.host)
 
 
 def test_a_source_that_does_not_answer_holds_the_session_until_a_person_takes_it_over(
