@@ -16,7 +16,7 @@ from reconciler.core.steps import IdleStep, LaunchStep, ReadyStep, StopStep
 from reconciler.errors import HostError, OperationError, ReconcilerError
 from reconciler.hosts import Hosts
 from reconciler.journal import Journal
-from reconciler.leases import Leases, this_machine
+from reconciler.leases import Leases
 from reconciler.steps import StepRunner
 from reconciler.transcripts.archive import Archive
 
@@ -24,8 +24,25 @@ LOG = logging.getLogger(__name__)
 Tell = Callable[[Event], None]
 
 
+class Gates:
+    """How much may be under way at once, over all executions of one program."""
+
+    def __init__(self, parallelism: int) -> None:
+        self.actions = asyncio.Semaphore(parallelism * 4)
+        self._starts: dict[str, tuple[int, asyncio.Semaphore]] = {}
+
+    def starts(self, host: str, limit: int) -> asyncio.Semaphore:
+        """Of sessions that start or resume on a host; a changed limit counts for those that come."""
+        if self._starts.get(host, (0,))[0] != limit:
+            self._starts[host] = (limit, asyncio.Semaphore(limit))
+        return self._starts[host][1]
+
+
 class Execution:
-    """One plan being carried out. `drain` lets what runs finish and starts nothing more."""
+    """One plan being carried out.
+
+    `drain` lets what runs finish and starts nothing more; `withdraw` also ends what only waits for its turn.
+    """
 
     def __init__(
         self,
@@ -36,6 +53,7 @@ class Execution:
         journal: Journal,
         tell: Tell,
         archive: Archive,
+        gates: Gates | None = None,
     ) -> None:
         self.plan = plan
         self._desired = desired
@@ -44,34 +62,34 @@ class Execution:
         self._journal = journal
         self._tell = tell
         self._archive = archive
+        self._gates = gates or Gates(desired.fleet.parallelism)
         self._draining = asyncio.Event()
+        self._withdrawn = asyncio.Event()
         self._outcomes: dict[str, asyncio.Future[Outcome]] = {}
-        self._starts = {name: asyncio.Semaphore(host.max_parallel_starts) for name, host in desired.hosts.items()}
-        self._gate = asyncio.Semaphore(desired.fleet.parallelism * 4)
 
     def drain(self) -> None:
         """No new action begins; those that run finish."""
         self._draining.set()
 
-    async def run(self, who: str) -> Report:
+    def withdraw(self) -> None:
+        """Nothing more begins, and what waits (for idle, for another session) has waited in vain."""
+        self._draining.set()
+        self._withdrawn.set()
+
+    async def run(self, leases: Leases) -> Report:
         """Do all of it. Raises LeaseHeldError before anything was done where another controller is at work."""
         actions = self.plan.effective
-        on_local = any(session.host == "local" for session in self._desired.sessions.values())
-        leases = Leases(self.plan.fleet, who, this_machine() if on_local else "")
-        runner = StepRunner(self._desired, self._hosts, self._agents, leases, self._archive)
+        runner = StepRunner(self._desired, self._hosts, self._agents, leases, self._archive, self._withdrawn)
         concerned = frozenset[str]().union(*(action.hosts for action in actions))
+        await leases.acquire(self._hosts.connection(name, self._desired.hosts[name]) for name in concerned)
+        loop = asyncio.get_running_loop()
+        self._outcomes = {_key(action): loop.create_future() for action in actions}
+        tasks = [asyncio.create_task(self._act(action, runner, leases)) for action in actions]
         try:
-            await leases.acquire(self._hosts.connection(name, self._desired.hosts[name]) for name in concerned)
-            loop = asyncio.get_running_loop()
-            self._outcomes = {_key(action): loop.create_future() for action in actions}
-            tasks = [asyncio.create_task(self._act(action, runner, leases)) for action in actions]
-            try:
-                outcomes = await asyncio.gather(*tasks)
-            except asyncio.CancelledError:
-                outcomes = await self._cut(tasks)
-                return Report(self.plan, tuple(outcomes), interrupted=True)
-        finally:
-            await asyncio.shield(leases.release())
+            outcomes = await asyncio.gather(*tasks)
+        except asyncio.CancelledError:
+            outcomes = await self._cut(tasks)
+            return Report(self.plan, tuple(outcomes), interrupted=True)
         return Report(self.plan, tuple(outcomes), interrupted=self._draining.is_set())
 
     async def _cut(self, tasks: list[asyncio.Task[Outcome]]) -> list[Outcome]:
@@ -94,10 +112,11 @@ class Execution:
         if first is not None:
             outcome = first
         elif action.verb in LAUNCHES:
-            async with self._gate, self._starts[action.host]:
+            limit = self._desired.hosts[action.host].max_parallel_starts
+            async with self._gates.actions, self._gates.starts(action.host, limit):
                 outcome = await self._carry_out(action, runner, leases, begun)
         else:
-            async with self._gate:
+            async with self._gates.actions:
                 outcome = await self._carry_out(action, runner, leases, begun)
         self._outcomes[_key(action)].set_result(outcome)
         self._say(action, outcome)

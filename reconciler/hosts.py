@@ -165,18 +165,31 @@ class Hosts:
     def __init__(self, connect: Connect = connect) -> None:
         """`connect` opens a connection; tests hand in simulated machines."""
         self._connect = connect
-        self._connections: dict[str, Connection] = {}
+        self._connections: dict[str, list[Connection]] = {}
 
     def connection(self, name: str, host: Host) -> Connection:
         """The one connection to a host; a changed spec of the host gets a new one."""
-        found = self._connections.get(name)
-        if found is None or found.host != host:
-            found = self._connections[name] = Connection(name, host, self._connect)
-        return found
+        known = self._connections.setdefault(name, [])
+        for found in known:
+            if found.host == host:
+                return found
+        known.append(Connection(name, host, self._connect))
+        return known[-1]
+
+    async def keep_only(self, wanted: Mapping[str, Host]) -> None:
+        """Close the connections to hosts that are not declared any more, or not like that."""
+        closing = []
+        for name, known in list(self._connections.items()):
+            kept = [found for found in known if wanted.get(name) == found.host]
+            closing += [found for found in known if found not in kept]
+            self._connections[name] = kept
+            if not kept:
+                del self._connections[name]
+        await asyncio.gather(*(connection.close() for connection in closing))
 
     async def close(self) -> None:
         """Close all connections."""
-        await asyncio.gather(*(connection.close() for connection in self._connections.values()))
+        await asyncio.gather(*(found.close() for known in self._connections.values() for found in known))
 
     async def __aenter__(self) -> Hosts:
         return self

@@ -79,9 +79,12 @@ def proven_dead(other: str) -> bool:
 class Leases:
     """The leases of one apply, kept alive while it works."""
 
-    def __init__(self, fleet: str, who: str, local: str = "") -> None:
-        """`local` is `this_machine()` where the fleet has sessions on the host `local`, so that others learn it."""
-        self._base = Credentials(fleet, who, ttl=TTL)
+    def __init__(self, fleet: str, who: str, local: str = "", ttl: int = TTL) -> None:
+        """`local` is `this_machine()` where the fleet has sessions on the host `local`, so that others learn it.
+
+        `ttl` are the seconds that a lease outlives its last renewal.
+        """
+        self._base = Credentials(fleet, who, ttl=ttl)
         self._local = local
         self._held: dict[str, tuple[Connection, Credentials]] = {}
         self.failed: dict[str, HostError | OperationError] = {}
@@ -94,8 +97,13 @@ class Leases:
         return self._held[host][1]
 
     async def acquire(self, connections: Iterable[Connection]) -> None:
-        """All of them, or none: LeaseHeldError when another controller holds one. A silent host is kept as failed."""
-        found = list(connections)
+        """All of them, or none: LeaseHeldError when another controller holds one. A silent host is kept as failed.
+
+        What is held already is kept, and not asked for again.
+        """
+        found = [connection for connection in connections if connection.name not in self._held]
+        for connection in found:
+            self.failed.pop(connection.name, None)
         results = await asyncio.gather(*(self._acquire(c) for c in found), return_exceptions=True)
         held = [e for e in results if isinstance(e, LeaseHeldError)]
         for connection, error in zip(found, results, strict=True):
@@ -104,9 +112,10 @@ class Leases:
             elif isinstance(error, BaseException) and not isinstance(error, LeaseHeldError):
                 raise error
         if held:
-            await self.release()
+            await self.give_back(connection.name for connection in found)
             raise held[0]
-        self._keeper = asyncio.create_task(self._keep())
+        if self._keeper is None:
+            self._keeper = asyncio.create_task(self._keep())
 
     async def _acquire(self, connection: Connection, dead: str = "") -> None:
         nonce = secrets.token_hex(8)
@@ -129,20 +138,21 @@ class Leases:
 
     async def _keep(self) -> None:
         while True:
-            await asyncio.sleep(TTL / 3)
-            for connection, credentials in list(self._held.values()):
-                nonce = secrets.token_hex(8)
-                # A host that does not answer, or has another master now, says so to the next operation.
-                with contextlib.suppress(HostError, OperationError):
-                    await connection.operate(renew_operation(credentials, nonce), nonce)
+            await asyncio.sleep(self._base.ttl / 3)
+            await asyncio.gather(*(self._renew(*held) for held in list(self._held.values())))
 
-    async def release(self) -> None:
-        """Give all back, within a few seconds; those that cannot be reached expire by themselves."""
-        if self._keeper is not None:
-            self._keeper.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._keeper
-            self._keeper = None
+    async def _renew(self, connection: Connection, credentials: Credentials) -> None:
+        nonce = secrets.token_hex(8)
+        # A host that does not answer, or has another master now, says so to the next operation.
+        with contextlib.suppress(HostError, OperationError):
+            await connection.operate(renew_operation(credentials, nonce), nonce)
+
+    def lose(self, host: str) -> None:
+        """It turned out that somebody else has it: the next `acquire` asks for it anew."""
+        self._held.pop(host, None)
+
+    async def give_back(self, names: Iterable[str]) -> None:
+        """Give some back, within a few seconds; those that cannot be reached expire by themselves."""
 
         async def one(connection: Connection, credentials: Credentials) -> None:
             nonce = secrets.token_hex(8)
@@ -150,8 +160,17 @@ class Leases:
                 async with asyncio.timeout(3):
                     await connection.operate(release_operation(credentials, nonce), nonce)
 
-        held, self._held = list(self._held.values()), {}
+        held = [self._held.pop(name) for name in list(names) if name in self._held]
         await asyncio.gather(*(one(*item) for item in held))
+
+    async def release(self) -> None:
+        """Give all back."""
+        if self._keeper is not None:
+            self._keeper.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._keeper
+            self._keeper = None
+        await self.give_back(list(self._held))
 
 
 def _readable(other: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from reconciler import drivers
@@ -12,14 +12,15 @@ from reconciler.core.agent import Agent
 from reconciler.core.diff import Diff, compare, owners
 from reconciler.core.guards import check_emptiness, check_stops
 from reconciler.core.observed import HostSeen, Observed, Reached
-from reconciler.core.plan import Plan, make_plan
+from reconciler.core.plan import LAUNCHES, Hold, Plan, make_plan
 from reconciler.core.report import Report
 from reconciler.core.selection import Selection, address, hold_for
 from reconciler.core.spec import Desired
+from reconciler.core.transcript import Archived, Relation
 from reconciler.execute import Execution, Tell
 from reconciler.hosts import Hosts
-from reconciler.journal import Journal
-from reconciler.leases import holder
+from reconciler.journal import Intent, Journal
+from reconciler.leases import TTL, Leases, holder, this_machine
 from reconciler.observe import observe
 from reconciler.transcripts.archive import Archive
 from reconciler.transcripts.carrying import item_of, open_archive
@@ -49,6 +50,16 @@ class Options:
     take_over: tuple[str, ...] = ()  # sessions whose silent host is taken for gone, because a person says so
 
 
+@dataclass(frozen=True)
+class Evidence:
+    """What a plan rests on: what was seen of the hosts, what the archive has, and how the two stand to each other."""
+
+    observed: Observed
+    archive: Archive
+    heads: Mapping[str, Archived] = field(default_factory=dict)
+    relations: Mapping[str, Relation] = field(default_factory=dict)
+
+
 async def preview(
     desired: Desired,
     hosts: Hosts,
@@ -57,27 +68,38 @@ async def preview(
     seen: Callable[[HostSeen], None] = lambda _: None,
 ) -> Pass:
     """What would happen, and why. Changes nothing anywhere. Raises GuardError for specs that declare nothing."""
-    options = options or Options()
     check_emptiness(desired)
-    agents = drivers.agents(desired)
-    observed = await observe(hosts, desired, agents, seen=seen)
-    agents = drivers.agents(desired, _agents_seen(observed))
+    observed = await observe(hosts, desired, drivers.agents(desired), seen=seen)
     archive = open_archive(desired)
     heads = await asyncio.to_thread(archive.heads)
+    agents = drivers.agents(desired, agents_seen(observed))
     related = await relations(hosts, desired, agents, observed, heads, archive.prefix_digest)
+    return consider(desired, Evidence(observed, archive, heads, related), journal.places(), options)
+
+
+def consider(
+    desired: Desired,
+    evidence: Evidence,
+    places: Mapping[str, str],
+    options: Options | None = None,
+    hold: Mapping[str, Hold | None] | None = None,
+) -> Pass:
+    """Think, and look at nothing again. `places` is where the journal last saw each session, `hold` what waits."""
+    options = options or Options()
+    observed, heads = evidence.observed, evidence.heads
+    agents = drivers.agents(desired, agents_seen(observed))
     taken = {address(desired, text).removeprefix("session.") for text in options.take_over}
     # Where the journal is lost, the archive still knows from which host a conversation came last.
     last = {name: found.host for name, found in heads.items() if name in desired.sessions and found.host}
-    places = {name: host for name, host in {**last, **journal.places()}.items() if name not in taken}
-    diff = compare(desired, observed, places)
+    diff = compare(desired, observed, {k: host for k, host in {**last, **places}.items() if k not in taken})
     silent = [name for name, found in observed.hosts.items() if not isinstance(found, Reached)]
-    hold = hold_for(desired, diff, options.selection, silent)
     plan = make_plan(
-        diff, desired, observed, agents, plan_id=secrets.token_hex(16), controller=holder(), hold=hold,
+        diff, desired, observed, agents, plan_id=secrets.token_hex(16), controller=holder(),
+        hold={**(hold or {}), **hold_for(desired, diff, options.selection, silent)},
         restart=frozenset(address(desired, text) for text in options.restart), archive=heads,
-        relations=related, taken=frozenset(taken),
+        relations=evidence.relations, taken=frozenset(taken),
     )  # fmt: skip
-    return Pass(desired, agents, observed, diff, plan, archive)
+    return Pass(desired, agents, observed, diff, plan, evidence.archive)
 
 
 def execution(done: Pass, hosts: Hosts, journal: Journal, tell: Tell, options: Options | None = None) -> Execution:
@@ -86,24 +108,42 @@ def execution(done: Pass, hosts: Hosts, journal: Journal, tell: Tell, options: O
     return Execution(done.plan, done.desired, hosts, done.agents, journal, tell, done.archive)
 
 
-async def carry_out(work: Execution, done: Pass, journal: Journal) -> Report:
-    """Do it. Before, open intents of a controller that was killed get their outcome from what was seen."""
-    settle(journal, done.observed)
+async def carry_out(work: Execution, done: Pass, journal: Journal, leases: Leases | None = None) -> Report:
+    """Do it. Before, open intents of a controller that was killed get their outcome from what was seen.
+
+    `leases` are those of a controller that is at work already; without, it takes its own and gives them back.
+    """
+    settle(journal, done.observed, journal.open_intents())
     remember(journal, done.observed, done.desired)
     if not done.plan.effective:
         return Report(done.plan, ())
-    report = await work.run(holder())
-    journal.remember({
-        outcome.address.removeprefix("session."): outcome.host
-        for outcome in report.outcomes
-        if outcome.status in ("done", "unknown") and outcome.verb in ("start", "resume", "restart", "move")
-    })  # fmt: skip
+    own = leases or leases_of(done.desired)
+    try:
+        report = await work.run(own)
+    finally:
+        await asyncio.shield(own.release())
+    arrived(journal, report)
     return report
 
 
-def settle(journal: Journal, observed: Observed) -> None:
+def leases_of(desired: Desired, ttl: int = TTL) -> Leases:
+    """Leases for one fleet, none of them taken yet."""
+    on_local = any(session.host == "local" for session in desired.sessions.values())
+    return Leases(desired.fleet.name, holder(), this_machine() if on_local else "", ttl)
+
+
+def arrived(journal: Journal, report: Report) -> None:
+    """Remember where the launches of a report brought their sessions."""
+    journal.remember({
+        outcome.address.removeprefix("session."): outcome.host
+        for outcome in report.outcomes
+        if outcome.status in ("done", "unknown") and outcome.verb in LAUNCHES
+    })  # fmt: skip
+
+
+def settle(journal: Journal, observed: Observed, intents: Iterable[Intent]) -> None:
     """Give every open intent on a host that answered its outcome: by looking, never by asking."""
-    for intent in journal.open_intents():
+    for intent in intents:
         host = observed.hosts.get(intent.host)
         if isinstance(host, Reached):
             seen = host.sessions.get(intent.address.removeprefix("session."))
@@ -113,6 +153,7 @@ def settle(journal: Journal, observed: Observed) -> None:
 
 def remember(journal: Journal, observed: Observed, desired: Desired) -> None:
     """Where each session is now, for the day on which a host does not answer."""
+    known = journal.places()
     places = {
         name: host.name
         for host in observed.hosts.values()
@@ -121,12 +162,14 @@ def remember(journal: Journal, observed: Observed, desired: Desired) -> None:
         if seen.record is not None
     }
     answered = {host.name for host in observed.hosts.values() if isinstance(host, Reached)}
-    gone = {name for name, host in journal.places().items() if host in answered and name not in places}
-    forgotten = {item.address.removeprefix("session.") for item in desired.removed}
-    journal.remember(places, frozenset(gone | forgotten))
+    gone = {name for name, host in known.items() if host in answered and name not in places}
+    gone |= {item.address.removeprefix("session.") for item in desired.removed} & set(known)
+    new = {name: host for name, host in places.items() if known.get(name) != host and name not in gone}
+    if new or gone:
+        journal.remember(new, frozenset(gone))
 
 
-def _agents_seen(observed: Observed) -> frozenset[str]:
+def agents_seen(observed: Observed) -> frozenset[str]:
     """The agents of sessions on hosts, which the specs may not name any more."""
     return frozenset(
         seen.record.agent

@@ -61,13 +61,21 @@ class StepRunner:
     """Runs the steps of one plan. Conversation ids that were learned on the way go into the records that follow."""
 
     def __init__(
-        self, desired: Desired, hosts: Hosts, agents: Mapping[str, Agent], leases: Leases, archive: Archive
+        self,
+        desired: Desired,
+        hosts: Hosts,
+        agents: Mapping[str, Agent],
+        leases: Leases,
+        archive: Archive,
+        withdrawn: asyncio.Event | None = None,
     ) -> None:
+        """`withdrawn`, once set, ends all waiting that comes before the first thing that is done."""
         self._desired = desired
         self._hosts = hosts
         self._agents = agents
         self._leases = leases
         self._archive = archive
+        self._withdrawn = withdrawn or asyncio.Event()
         self._learned: dict[str, str] = {}
         self._launched: set[tuple[str, str]] = set()  # sessions and hosts to which a launch was sent
 
@@ -205,6 +213,16 @@ class StepRunner:
             pause = min(pause * 1.5, 1.0)
         return True
 
+    async def _in_time(self, seconds: float, check: Callable[[], Awaitable[bool]]) -> bool:
+        """The same for what waits before anything is done: it can be withdrawn."""
+
+        async def still_wanted() -> bool:
+            if self._withdrawn.is_set():
+                raise OperationError("a newer revision came while it waited", code="withdrawn", retry=True)
+            return await check()
+
+        return await self._until(seconds, still_wanted)
+
     async def _ready(self, step: ReadyStep, op: str) -> None:
         agent = self._agents[step.agent]
         since = time.monotonic()
@@ -315,7 +333,7 @@ class StepRunner:
                 phase(f"{agent.activity(seen.facts).state}: waits up to {step.stop.timeout:g} s for idle")
             return False
 
-        if not await self._until(step.stop.timeout, check) and step.stop.then == "block":
+        if not await self._in_time(step.stop.timeout, check) and step.stop.then == "block":
             raise OperationError(
                 f"still not idle after {step.stop.timeout:g} s; left as it is",
                 code="not-idle",
@@ -331,7 +349,7 @@ class StepRunner:
                 raise OperationError("it does not run any more", code="stale", remedy="reconciler plan")
             return ready_by_agent(agent, seen) and not busy(agent, seen)
 
-        if not await self._until(step.timeout, check):
+        if not await self._in_time(step.timeout, check):
             raise OperationError(
                 f"not idle within {step.timeout:g} s; the message was not sent",
                 code="not-idle",
@@ -358,7 +376,7 @@ class StepRunner:
                 return False
             return need.until != "ready" or completed(seen) or await self._own_ready(reached, seen, need.ready)
 
-        if not await self._until(need.timeout, check):
+        if not await self._in_time(need.timeout, check):
             raise OperationError(
                 f"session.{need.session} was not {need.until} within {need.timeout:g} s", code="dependency"
             )

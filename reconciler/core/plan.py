@@ -29,6 +29,15 @@ WAIT_LIMIT = 3600.0  # seconds that an action waits for a dependency to become i
 
 
 @dataclass(frozen=True)
+class Hold:
+    """Why nothing is done about an address for now: a code, a sentence, and what lifts it."""
+
+    reason: str
+    message: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
 class Action:
     """One thing to do, or the reason why it is not done. `after` are the addresses that come first."""
 
@@ -101,7 +110,7 @@ def make_plan(
     *,
     plan_id: str,
     controller: str = "",
-    hold: Mapping[str, str | None] | None = None,
+    hold: Mapping[str, Hold | None] | None = None,
     restart: frozenset[str] = frozenset(),
     archive: Mapping[str, Archived] | None = None,
     relations: Mapping[str, Relation] | None = None,
@@ -109,7 +118,7 @@ def make_plan(
 ) -> Plan:
     """Decide for every entry of the diff what is done, and in which order.
 
-    `hold` maps addresses to the reason why nothing is done there (shown as blocked), or to None for what was not
+    `hold` maps addresses to why nothing is done there (shown as blocked), or to None for what was not
     selected (not shown at all). `restart` names addresses to restart though nothing changed, `taken` sessions whose
     silent host a person says is gone.
     """
@@ -124,9 +133,9 @@ def make_plan(
         if decision is None:
             unchanged += 1
             continue
-        reason = hold.get(entry.address)
-        if reason is not None and decision.verb not in ("unknown", "blocked"):
-            decision = Decision("blocked", "held", reason)
+        held = hold.get(entry.address)
+        if held is not None and decision.verb not in ("unknown", "blocked"):
+            decision = Decision("blocked", held.reason, held.message, held.remedy, changes=decision.changes)
         actions[_key(entry)] = _action(desired, entry, decision)
     actions |= _silent_hosts(observed, actions, hold)
     _connect(context, observed, actions)
@@ -184,7 +193,7 @@ def _source(desired: Desired, entry: Entry, decision: Decision) -> Source | None
 
 
 def _silent_hosts(
-    observed: Observed, actions: Mapping[str, Action], hold: Mapping[str, str | None]
+    observed: Observed, actions: Mapping[str, Action], hold: Mapping[str, Hold | None]
 ) -> dict[str, Action]:
     """A host that did not answer and has no session in the plan is still said to be unknown."""
     spoken = {action.host for action in actions.values()}

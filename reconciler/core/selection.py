@@ -35,7 +35,7 @@ def address(desired: Desired, text: str) -> str:
     return f"{kind}.{name}"
 
 
-def hold_for(desired: Desired, diff: Diff, selection: Selection, silent: Iterable[str] = ()) -> dict[str, str | None]:
+def hold_for(desired: Desired, diff: Diff, selection: Selection, silent: Iterable[str] = ()) -> dict[str, None]:
     """The addresses that are not selected, each held with None: neither acted on nor shown.
 
     A target brings the sessions that it depends on. What left the specs is selected when nothing narrower than
@@ -49,7 +49,7 @@ def hold_for(desired: Desired, diff: Diff, selection: Selection, silent: Iterabl
     for text in sorted((targets | excluded) - known):
         raise UsageError(f"{text} is neither in the specs nor on a host", remedy="reconciler status")
     wanted = _with_dependencies(desired, targets)
-    held: dict[str, str | None] = {}
+    held: dict[str, None] = {}
     for entry in diff.entries:
         on = {entry.address, f"host.{entry.host}"}
         chosen = not targets or bool(on & wanted)

@@ -23,7 +23,7 @@ from reconciler.core.observed import (
     Unreached,
 )
 from reconciler.core.parse import parse
-from reconciler.core.plan import Action, Plan, make_plan
+from reconciler.core.plan import Action, Hold, Plan, make_plan
 from reconciler.core.record import Record
 from reconciler.core.spec import Desired
 from reconciler.core.transcript import Archived, ArchivedFile, Relation
@@ -116,7 +116,7 @@ def plan_of(
     desired: Desired,
     *hosts: HostSeen,
     last_seen: Mapping[str, str] | None = None,
-    hold: Mapping[str, str | None] | None = None,
+    hold: Mapping[str, Hold | None] | None = None,
     restart: frozenset[str] = frozenset(),
     plan_id: str = "plan-1",
     archive: Iterable[Archived] = (),

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.core.observed import Exit, Facts, Process, SessionSeen
-from reconciler.core.plan import SEVERITY, Plan, precondition
+from reconciler.core.plan import SEVERITY, Hold, Plan, precondition
 from reconciler.core.printed import plan_json, render
 from reconciler.core.selection import Selection, hold_for
 from reconciler.core.spec import Desired
@@ -190,7 +190,7 @@ class TestHolds:
         assert [(i.address, i.verb) for i in plan.actions] == [("session.api", "blocked"), ("session.web", "start")]
 
     def test_a_hold_with_a_reason_is_shown_as_blocked_and_blocks_what_depends_on_it(self) -> None:
-        plan = plan_of(self.DESIRED, host("local"), hold={"session.db": "back-off: again in 40 s"})
+        plan = plan_of(self.DESIRED, host("local"), hold={"session.db": Hold("held", "back-off: again in 40 s")})
         assert (action(plan, "db").verb, action(plan, "db").reason) == ("blocked", "held")
         assert "back-off" in action(plan, "api").message
         assert action(plan, "web").verb == "start"
@@ -207,7 +207,9 @@ class TestTheWhole:
         )
         down, same = running(applied(desired, "down")), running(applied(desired, "same"))
         left = running(applied(specs("[sessions.left]\nagent='codex'\n"), "left"))
-        plan = plan_of(desired, host("local", down, same, left), silent("gpu"), hold={"session.held": "later"})
+        plan = plan_of(
+            desired, host("local", down, same, left), silent("gpu"), hold={"session.held": Hold("held", "later")}
+        )
         expected = {"start": 1, "stop": 2, "blocked": 1, "unknown": 1, "unchanged": 1}
         assert {key: count for key, count in plan.summary.items() if count} == expected
         assert set(plan.summary) == {*SEVERITY, "unchanged"}
