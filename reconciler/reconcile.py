@@ -151,8 +151,11 @@ def settle(journal: Journal, observed: Observed, intents: Iterable[Intent]) -> N
             journal.finish(intent.op, "settled", f"seen afterwards: {state}")
 
 
-def remember(journal: Journal, observed: Observed, desired: Desired) -> None:
-    """Where each session is now, for the day on which a host does not answer."""
+def remember(journal: Journal, observed: Observed, desired: Desired, skip: frozenset[str] = frozenset()) -> None:
+    """Where each session is now, for the day on which a host does not answer.
+
+    `skip` are those that something is being done to: whoever does it knows better.
+    """
     known = journal.places()
     places = {
         name: host.name
@@ -164,7 +167,8 @@ def remember(journal: Journal, observed: Observed, desired: Desired) -> None:
     answered = {host.name for host in observed.hosts.values() if isinstance(host, Reached)}
     gone = {name for name, host in known.items() if host in answered and name not in places}
     gone |= {item.address.removeprefix("session.") for item in desired.removed} & set(known)
-    new = {name: host for name, host in places.items() if known.get(name) != host and name not in gone}
+    gone -= skip
+    new = {k: host for k, host in places.items() if known.get(k) != host and k not in gone and k not in skip}
     if new or gone:
         journal.remember(new, frozenset(gone))
 

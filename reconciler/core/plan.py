@@ -287,3 +287,27 @@ def _ordered(actions: Iterable[Action]) -> list[Action]:
         for following in sorter.get_ready():
             heappush(ready, following)
     return order
+
+
+def components(actions: Iterable[Action]) -> list[tuple[Action, ...]]:
+    """Actions in groups that have nothing to do with each other: those that wait for one another stay together."""
+    found = list(actions)
+    group = list(range(len(found)))
+    place: dict[str, int] = {}
+    for index, action in enumerate(found):
+        place.setdefault(action.address, index)
+
+    def root(index: int) -> int:
+        while group[index] != index:
+            group[index] = group[group[index]]
+            index = group[index]
+        return index
+
+    for index, action in enumerate(found):
+        for first in (action.address, *action.after):
+            if first in place:
+                group[root(index)] = root(place[first])
+    together: dict[int, list[Action]] = {}
+    for index, action in enumerate(found):
+        together.setdefault(root(index), []).append(action)
+    return [tuple(members) for members in together.values()]

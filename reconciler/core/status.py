@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from reconciler.core.agent import Agent
 from reconciler.core.diff import Diff, Entry
@@ -14,6 +14,8 @@ from reconciler.core.readiness import activity_of, completed
 from reconciler.core.spec import Desired
 
 Truth = Literal["True", "False", "Unknown"]
+# Reasons for which nothing is done now, and which pass by themselves.
+PASSING = frozenset({"in-progress", "back-off", "starting", "dependency", "borrowed"})
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class Condition:
     status: Truth
     reason: str
     message: str = ""
+    since: float | None = None  # seconds of the wall clock; None where nobody has followed it
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,36 @@ def statuses(
     return tuple(found)
 
 
+class Trouble(Protocol):
+    """Why the newest revision of a source is not in force."""
+
+    @property
+    def code(self) -> str:
+        """A stable word."""
+
+    @property
+    def message(self) -> str:
+        """One sentence."""
+
+
+def source_status(revision: str | None, trouble: Trouble | None) -> Status:
+    """Where the specs come from: the revision in force, and why a newer one is not."""
+    desired = {"desired": revision, "attempted": revision, "applied": revision}
+    if trouble is None:
+        ready: Truth = "True" if revision else "Unknown"
+        verified = Condition("SourceVerified", ready, "Verified" if revision else "NotRead")
+        return Status("source.specs", "local", "ready" if revision else "unknown",
+                      (Condition("Ready", ready, "InForce" if revision else "NotRead"), verified),
+                      {"state": "verified" if revision else "unknown"}, desired)  # fmt: skip
+    why = f"{trouble.message}; " + (f"{revision} stays in force" if revision else "nothing is in force")
+    conditions = (
+        Condition("Ready", "False", trouble.code, why),
+        Condition("SourceVerified", "False", trouble.code, trouble.message),
+        Condition("Stalled", "True", trouble.code, trouble.message),
+    )
+    return Status("source.specs", "local", "stalled", conditions, {"state": "stalled"}, desired, why)
+
+
 def _host(name: str, seen: Reached | Unreached) -> Status:
     if isinstance(seen, Unreached):
         reached = Condition("Reachable", "Unknown", seen.code, seen.message)
@@ -73,7 +106,8 @@ def _session(
     message = action.message if action else ""
     conditions = [Condition("Ready", ready, entry.reason, message or entry.message)]
     if action is not None and action.verb == "blocked":
-        conditions.append(Condition("Stalled", "True", action.reason, action.message))
+        kind = "Reconciling" if action.reason in PASSING else "Stalled"
+        conditions.append(Condition(kind, "True", action.reason, action.message))
     elif action is not None and action.verb != "unknown":
         conditions.append(Condition("Drifted", "True", action.reason, action.message))
     reachable: Truth = "True" if isinstance(host, Reached) else "Unknown"
@@ -96,6 +130,8 @@ def _phase(entry: Entry, action: Action | None, agents: Mapping[str, Agent]) -> 
         return "suspended"
     if entry.kind == "unknown":
         return "unknown"
+    if action is not None and action.reason == "in-progress":
+        return "reconciling"
     if seen is None or (seen.record is None and not seen.live):
         return "blocked" if action is not None and action.verb == "blocked" else "absent"
     if seen.state != "running" and action is not None and action.verb == "blocked":
@@ -146,7 +182,7 @@ def status_json(found: tuple[Status, ...]) -> dict[str, Any]:
                 "phase": s.phase,
                 "conditions": [
                     {"type": c.type, "status": c.status, "reason": c.reason, "message": c.message,
-                     "last_transition": None}
+                     "last_transition": c.since}
                     for c in s.conditions
                 ],
                 "observed": dict(s.seen),

@@ -1,0 +1,527 @@
+"""`run`: a pass at every change and every interval, for ever. Hosts are looked at one by one, and thought of at once.
+
+    source ──▶ revision ─┐
+    watches ──▶ views ───┼──▶ decide ──▶ executions (one for each group of actions that belong together)
+    requests ────────────┘      ▲             │
+                                └── look again ┘
+
+Level-triggered: whatever wakes it only means "look again now". What is under way, has failed lately or was borrowed by
+a command reaches the planner as a hold, so that the plan stays the whole truth.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import time
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from reconciler import drivers
+from reconciler.copies import Copies
+from reconciler.core.agent import Agent
+from reconciler.core.guards import check_stops
+from reconciler.core.launching import checks_for
+from reconciler.core.memory import Memory
+from reconciler.core.observed import Observed, Reached, Unreached
+from reconciler.core.plan import Hold, components
+from reconciler.core.report import Event, Outcome
+from reconciler.core.spec import Desired
+from reconciler.core.status import Status, source_status, statuses
+from reconciler.core.transcript import Archived
+from reconciler.core.transitions import Transition, dated, key, transitions
+from reconciler.errors import GuardError, HostError, LeaseHeldError, ReconcilerError
+from reconciler.hosts import Hosts
+from reconciler.journal import Intent, Journal
+from reconciler.leases import Leases, this_machine
+from reconciler.observe import CONNECTS_AT_ONCE, look, own_local
+from reconciler.reconcile import Evidence, Options, Pass, agents_seen, consider, leases_of, remember, settle
+from reconciler.runtimes.operations import Credentials
+from reconciler.transcripts.archive import Archive
+from reconciler.transcripts.carrying import open_archive
+from reconciler.transcripts.relations import relations
+from reconciler.watch import View, Watch
+from reconciler.works import Work, Works
+
+LOG = logging.getLogger(__name__)
+LEASE_TTL = 180  # seconds: longer than for an apply, since it is held as long as the loop lives
+FOREIGN = 15.0  # seconds until a host that another controller has is asked for again
+SLEPT = 20.0  # seconds by which a machine must have slept for its connections to count as broken
+FIRST_LOOKS = 3.0  # seconds that the first decision waits for hosts at the most
+DRAIN = 60.0  # seconds that what runs may take to end
+
+
+def slept() -> float:
+    """Seconds that this machine has slept since it booted, as far as its clocks tell."""
+    if hasattr(time, "CLOCK_BOOTTIME"):
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)
+    if hasattr(time, "CLOCK_UPTIME_RAW"):  # macOS
+        return time.clock_gettime(time.CLOCK_MONOTONIC) - time.clock_gettime(time.CLOCK_UPTIME_RAW)
+    return 0.0
+
+
+class Specs(Protocol):
+    """Where revisions come from: `sources.following.Following`, or something simple in a test."""
+
+    polls: bool
+
+    @property
+    def good(self) -> Any:
+        """The revision in force, with `id`, `commit` and `desired`; None as long as there was none."""
+
+    @property
+    def trouble(self) -> Any:
+        """Why a newer one is not in force, with `code` and `message`; None when all is well."""
+
+    async def refresh(self) -> bool:
+        """Ask for what is new; whether another revision is in force now."""
+
+    async def changed(self) -> None:
+        """Return when there may be something new."""
+
+    def poke(self) -> None:
+        """Let `changed` return."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """To whom the loop speaks; every one of them returns at once."""
+
+    event: Callable[[Event], None] = lambda _: None
+    transition: Callable[[Transition], None] = lambda _: None
+    published: Callable[[tuple[Status, ...]], None] = lambda _: None
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What a user or a test may set. `dice` gives random numbers in [0, 1), `clock` the time of day."""
+
+    interval: float | None = None
+    clock: Callable[[], float] = time.time
+    dice: Callable[[], float] = random.random
+    slept: Callable[[], float] = slept
+
+
+class Loop:
+    """Keeps one fleet as its specs say, until it is told to end."""
+
+    def __init__(
+        self, specs: Specs, hosts: Hosts, journal: Journal, told: Told | None = None, tuning: Tuning | None = None
+    ) -> None:
+        self._specs = specs
+        self._hosts = hosts
+        self._journal = journal
+        self._told = told or Told()
+        self._tuning = tuning or Tuning()
+        self._machine = this_machine()
+        self._due = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._begun = False
+        self._connects = asyncio.Semaphore(CONNECTS_AT_ONCE)
+        self._views: dict[str, View] = {}
+        self._watches: dict[str, tuple[Watch, asyncio.Task[None]]] = {}
+        self._memory = Memory()
+        self._foreign: dict[str, tuple[Hold, float]] = {}
+        self._borrowed: dict[str, str] = {}
+        self._restart: set[str] = set()
+        self._unsettled: list[Intent] = []
+        self._in_force: _InForce | None = None
+        self._works: Works | None = None
+        self._copies = Copies(hosts, self._copied)
+        self._thought: list[asyncio.Future[None]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.last: Pass | None = None
+        self.statuses: tuple[Status, ...] = ()
+
+    # -- life ----------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Until `stop`. What runs then is let finish; leases are given back."""
+        self._unsettled = self._journal.open_intents()
+        parts = (self._follow, self._decide_for_ever, self._mind_sleep)
+        tasks = [asyncio.create_task(_for_ever(part)) for part in parts]
+        try:
+            await self._stopping.wait()
+        finally:
+            await self._end(tasks)
+
+    def stop(self) -> None:
+        """Begin nothing more, let what runs finish, end."""
+        self._stopping.set()
+
+    async def _end(self, tasks: list[asyncio.Task[None]]) -> None:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._works is not None:
+            await self._works.finish(DRAIN)
+        await self._copies.close()
+        for name in list(self._watches):
+            await self._unwatch(name)
+        if self._in_force is not None:
+            await self._in_force.leases.release()
+
+    def reload(self) -> None:
+        """SIGHUP: read the specs again, and look at everything."""
+        self._specs.poke()
+        self.look_again()
+
+    def look_again(self, hosts: Iterable[str] | None = None) -> None:
+        """Look now; at all hosts where none are named."""
+        for name in self._watches if hosts is None else hosts:
+            if name in self._watches:
+                self._watches[name][0].poke()
+
+    # -- revisions -----------------------------------------------------------------------------------------------
+
+    async def _follow(self) -> None:
+        while True:
+            before = self._specs.trouble
+            if await self._specs.refresh() or self._in_force is None:
+                await self._revised()
+            if self._specs.trouble != before:
+                self._due.set()
+            pause = self._interval() * (0.9 + 0.2 * self._tuning.dice()) * (1 if self._specs.polls else 10)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._specs.changed()
+
+    async def _revised(self) -> None:
+        """Another revision is in force: what waits for the old one is withdrawn, and everything is looked at."""
+        if self._specs.good is None:
+            return
+        desired: Desired = self._specs.good.desired
+        agents = drivers.agents(desired)
+        old = self._in_force
+        if old is None or old.desired.fleet.name != desired.fleet.name:
+            leases = leases_of(desired, LEASE_TTL)
+            if old is not None:
+                await old.leases.release()
+            self._works = Works(self._hosts, self._journal, leases, self._told.event, self._ended, self._due.set)
+        else:
+            leases = old.leases
+        checks = {name: checks_for(desired, agents, name) for name in desired.hosts}
+        self._in_force = _InForce(desired, agents, checks, open_archive(desired), leases)
+        self._memory = Memory()
+        assert self._works is not None
+        self._works.withdraw()
+        self._copies.only(frozenset(desired.sessions))
+        wanted = {name for name, host in desired.hosts.items() if host.enabled}
+        for name in set(self._watches) - wanted:
+            await self._unwatch(name)
+        for name in sorted(wanted):
+            if name in self._watches:
+                self._watches[name][0].poke()
+            else:
+                watch = Watch(name, self._look, self._seen, self._interval, self._tuning.dice)
+                self._watches[name] = (watch, asyncio.create_task(_for_ever(watch.run)))
+        if not len(self._works):
+            await self._hosts.keep_only(desired.hosts)
+        self._due.set()
+
+    async def _unwatch(self, name: str) -> None:
+        watch, task = self._watches.pop(name)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        watch.stop()
+        self._views.pop(name, None)
+
+    def _interval(self) -> float:
+        if self._tuning.interval is not None:
+            return self._tuning.interval
+        return self._in_force.desired.fleet.interval if self._in_force else 30.0
+
+    # -- looking -------------------------------------------------------------------------------------------------
+
+    async def _look(self, name: str) -> View:
+        """One look at one host, with failure as a value: it delays no other."""
+        force = self._in_force
+        assert force is not None
+        begun = asyncio.get_running_loop().time()
+        connection = self._hosts.connection(name, force.desired.hosts[name])
+        try:
+            async with self._connects:  # only to connect: a host that hangs later holds up nobody
+                await connection.transport()
+            seen = await look(connection, force.desired.fleet.name, force.checks[name])
+            related = {}
+            if isinstance(seen, Reached):
+                only = Observed({name: seen})
+                agents = drivers.agents(force.desired, agents_seen(only))
+                heads = await self._heads()
+                related = await relations(self._hosts, force.desired, agents, only, heads, force.archive.prefix_digest)
+        except HostError as error:
+            seen, related = Unreached(name, error.code, error.message, error.remedy), {}
+        except ReconcilerError as error:
+            seen, related = Unreached(name, error.code, f"{name}: {error.message}", error.remedy), {}
+        except Exception as error:  # a bug of ours, or hostile input that found one, stays with this host
+            LOG.exception("%s: a bug", name)
+            seen, related = Unreached(name, "bug", f"{name}: this is a bug: {error}", "please report it"), {}
+        took = asyncio.get_running_loop().time() - begun
+        before = self._views.get(name)
+        good = self._tuning.clock() if isinstance(seen, Reached) else before.good if before else None
+        return View(seen, related, good, took)
+
+    def _seen(self, name: str, view: View) -> None:
+        before = self._views.get(name)
+        self._views[name] = view
+        if before is None or _essence(before) != _essence(view):
+            self._due.set()
+        if isinstance(view.seen, Reached) and self.last is not None:
+            self._copy(view.seen)
+
+    def _copy(self, reached: Reached) -> None:
+        force = self._in_force
+        assert force is not None
+        assert self.last is not None
+        now = asyncio.get_running_loop().time()
+        if names := self._copies.due(reached, force.desired, self.last.agents, now):
+            observed = Observed({**self.last.observed.hosts, reached.name: reached})
+            self._copies.begin(replace(self.last, observed=observed), reached.name, names)
+
+    def _copied(self, results: list[Any]) -> None:
+        if results and self._in_force is not None:
+            self._in_force.heads = None
+            self._due.set()
+
+    async def _heads(self) -> Mapping[str, Archived]:
+        force = self._in_force
+        assert force is not None
+        if force.heads is None:
+            force.heads = await asyncio.to_thread(force.archive.heads)
+        return force.heads
+
+    # -- thinking ------------------------------------------------------------------------------------------------
+
+    async def _decide_for_ever(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._until_next(loop.time())):
+                    await self._due.wait()
+            if not self._due.is_set() and self._in_force is not None:
+                self._in_force.heads = None  # another process may have written to the archive
+            self._due.clear()
+            begun = loop.time()
+            if self._in_force is not None:
+                await self._first_looks()
+                await self._decide(self._in_force, await self._heads())
+            # What changes all the time is thought about together, and at most a fifth of the time.
+            await asyncio.sleep(max(0.05, 4 * (loop.time() - begun)))
+
+    def _until_next(self, now: float) -> float:
+        times = [now + self._interval(), *(until for _, until in self._foreign.values() if until > now)]
+        if (again := self._memory.next(now)) is not None:
+            times.append(again)
+        return max(0.0, min(times) - now) + 0.001
+
+    async def _first_looks(self) -> None:
+        """At the start, hosts that answer at once are waited for: a session may be on another one than it should."""
+        if not self._begun:
+            self._begun = True
+            looks = asyncio.gather(*(watch.again() for watch, _ in self._watches.values()))
+            await asyncio.wait([looks], timeout=FIRST_LOOKS)
+
+    async def _decide(self, force: _InForce, heads: Mapping[str, Archived]) -> None:
+        views = {name: self._views[name] for name in force.desired.hosts if name in self._views}
+        observed = Observed(own_local({name: view.seen for name, view in views.items()}, self._machine))
+        related = {name: found for view in views.values() for name, found in view.relations.items()}
+        self._settle(observed)
+        if not self._borrowed:
+            remember(self._journal, observed, force.desired, skip=self._in_flight())
+        self.last = self._considered(force, Evidence(observed, force.archive, heads, related))
+        self._publish(self.last)
+        self._dispatch(self.last)
+
+    def _in_flight(self) -> frozenset[str]:
+        assert self._works is not None
+        return frozenset(address.removeprefix("session.") for address in self._works.hold())
+
+    def _settle(self, observed: Observed) -> None:
+        """Intents of a controller that was killed get their outcome from what is seen now."""
+        if self._unsettled:
+            settle(self._journal, observed, self._unsettled)
+            answered = {name for name, seen in observed.hosts.items() if isinstance(seen, Reached)}
+            self._unsettled = [intent for intent in self._unsettled if intent.host not in answered]
+
+    def _considered(self, force: _InForce, evidence: Evidence) -> Pass:
+        options = Options(restart=tuple(sorted(self._restart)))
+        hold = self._hold(force, evidence.observed)
+        places = self._journal.places()
+        done = consider(force.desired, evidence, places, options, hold)
+        try:
+            check_stops(done.plan, force.desired.fleet.max_stop)
+        except GuardError as error:
+            # The rest goes on: what has died comes back, whatever is refused.
+            refused = Hold(error.code, error.message, error.remedy)
+            hold |= {action.address: refused for action in done.plan.actions if action.stops_running}
+            done = consider(force.desired, evidence, places, options, hold)
+        return done
+
+    def _hold(self, force: _InForce, observed: Observed) -> dict[str, Hold | None]:
+        assert self._works is not None
+        now = asyncio.get_running_loop().time()
+        self._foreign = {name: held for name, held in self._foreign.items() if held[1] > now}
+        hold: dict[str, Hold | None] = {**self._memory.hold(now)}
+        waits = {name: held for name, (held, _) in self._foreign.items()}
+        waits |= {name: Hold("borrowed", f"{who} is at work there") for name, who in self._borrowed.items()}
+        for place, held in waits.items():
+            for address in _addresses(force.desired, observed, place):
+                hold[address] = held
+        return hold | self._works.hold()
+
+    def _dispatch(self, done: Pass) -> None:
+        assert self._works is not None
+        for actions in components(done.plan.effective):
+            self._restart -= {action.address for action in actions}
+            self._works.begin(done, actions)
+
+    async def _ended(self, work: Work, outcomes: tuple[Outcome, ...], foreign: LeaseHeldError | None) -> None:
+        """After a group of actions: what came of it is remembered, and its hosts are looked at before all else."""
+        now = asyncio.get_running_loop().time()
+        self._memory = self._memory.told(outcomes, now, self._tuning.dice())
+        if foreign is not None:
+            held = Hold("lease-held", foreign.message, foreign.remedy)
+            places = work.hosts if len(work.hosts) == 1 else {action.address for action in work.actions}
+            self._foreign |= dict.fromkeys(places, (held, now + FOREIGN))
+        if self._in_force is not None:
+            self._in_force.heads = None
+        await self._looked_again(work.hosts)
+
+    async def _looked_again(self, hosts: Iterable[str]) -> None:
+        await asyncio.gather(*(self._watches[name][0].again() for name in hosts if name in self._watches))
+
+    # -- saying --------------------------------------------------------------------------------------------------
+
+    def _publish(self, done: Pass) -> None:
+        before = {key(status): status for status in self.statuses}
+        found = (*self._source(), *statuses(done.desired, done.observed, done.diff, done.plan, done.agents))
+        changed = transitions(before, found)
+        self.statuses = dated(before, found, self._tuning.clock())
+        for transition in changed:
+            self._told.transition(transition)
+        self._told.published(self.statuses)
+        for waiting in self._thought:
+            if not waiting.done():
+                waiting.set_result(None)
+        self._thought.clear()
+
+    def _source(self) -> tuple[Status, ...]:
+        good, trouble = self._specs.good, self._specs.trouble
+        return (source_status(good.id if good else None, trouble),)
+
+    async def thought(self) -> None:
+        """Return after the next decision."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._thought.append(future)
+        self._due.set()
+        await future
+
+    # -- requests ------------------------------------------------------------------------------------------------
+
+    async def ask(self, addresses: Iterable[str], restart: bool = False) -> None:
+        """A person wants these looked at and done now, whatever failed before. All of them, where none is named."""
+        wanted = list(addresses)
+        self._memory = self._memory.forget(wanted or self._memory.attempts)
+        if restart:
+            self._restart |= set(wanted)
+        hosts = {status.host for status in self.statuses if status.address in wanted}
+        await self._looked_again(hosts or self._watches)
+        await self.thought()
+
+    async def borrow(self, who: str, hosts: Iterable[str]) -> dict[str, Credentials]:
+        """Let a command of this machine act on these hosts; nothing is done there until `give_back`.
+
+        Raises LeaseHeldError where another command has one, or another controller.
+        """
+        wanted = sorted(set(hosts))
+        force = self._in_force
+        assert force is not None
+        assert self._works is not None
+        for name in wanted:
+            if name in self._borrowed:
+                raise LeaseHeldError(f"{name}: {self._borrowed[name]} is at work there", code="lease-held",
+                                     remedy="wait for it to end")  # fmt: skip
+        self._borrowed |= dict.fromkeys(wanted, who)
+        try:
+            self._works.withdraw(frozenset(wanted))
+            await self._works.free(wanted)
+            known = [name for name in wanted if name in force.desired.hosts]
+            await force.leases.acquire(self._hosts.connection(name, force.desired.hosts[name]) for name in known)
+            return {name: force.leases.credentials(name) for name in known}
+        except BaseException:
+            self.give_back(wanted)
+            raise
+
+    def give_back(self, hosts: Iterable[str]) -> None:
+        """The command has ended."""
+        names = [name for name in hosts if self._borrowed.pop(name, None)]
+        task = asyncio.create_task(self._after_borrowing(names))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _after_borrowing(self, names: list[str]) -> None:
+        self._borrowed |= dict.fromkeys(names, "a command")  # until it was seen what it did
+        try:
+            if self._in_force is not None:
+                self._in_force.heads = None
+            await self._looked_again(names)
+        finally:
+            for name in names:
+                self._borrowed.pop(name, None)
+            self._due.set()
+
+    # -- sleep ---------------------------------------------------------------------------------------------------
+
+    async def _mind_sleep(self) -> None:
+        """After this machine slept its connections are dead and do not know it: open new ones, look at once."""
+        slept = self._tuning.slept()
+        while True:
+            await asyncio.sleep(5.0)
+            now = self._tuning.slept()
+            if now - slept > SLEPT:
+                LOG.info("slept for %.0f s: connects again", now - slept)
+                await self._hosts.close()
+                self.look_again()
+            slept = now
+
+
+@dataclass
+class _InForce:
+    """What follows from the revision in force. `heads` is None when the archive has to be asked again."""
+
+    desired: Desired
+    agents: Mapping[str, Agent]
+    checks: Mapping[str, tuple[tuple[str, str], ...]]
+    archive: Archive
+    leases: Leases
+    heads: Mapping[str, Archived] | None = None
+
+
+def _essence(view: View) -> tuple[object, object]:
+    """What of a view decisions rest on: not when it was."""
+    seen = view.seen
+    return (replace(seen, now=0) if isinstance(seen, Reached) else seen), view.relations
+
+
+def _addresses(desired: Desired, observed: Observed, place: str) -> set[str]:
+    """The addresses that a held host, or a held address, stands for."""
+    if place.startswith("session."):
+        return {place}
+    seen = observed.hosts.get(place)
+    there = seen.sessions if isinstance(seen, Reached) else ()
+    return {f"session.{name}" for name, session in desired.sessions.items() if session.host == place} | {
+        f"session.{name}" for name in there
+    }
+
+
+async def _for_ever(part: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """A part of the loop that outlives its bugs."""
+    while True:
+        try:
+            await part()
+        except Exception:
+            LOG.exception("a bug; goes on in 5 s")
+        await asyncio.sleep(5.0)

@@ -1,0 +1,95 @@
+"""One host under observation: a look at every interval with some jitter, at once when asked, and less on failure."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+
+from reconciler.core.memory import CAP, TERMINAL, back_off
+from reconciler.core.observed import HostSeen, Unreached
+from reconciler.core.transcript import Relation
+
+JITTER = 0.1
+
+
+@dataclass(frozen=True)
+class View:
+    """What one look at a host gave. `good` is the wall-clock time of the last look that it answered."""
+
+    seen: HostSeen
+    relations: Mapping[str, Relation] = field(default_factory=dict)
+    good: float | None = None
+    took: float = 0.0
+
+
+class Watch:
+    """Looks at one host for ever. Hosts do not wait for each other: each has a watch of its own."""
+
+    def __init__(
+        self,
+        name: str,
+        look: Callable[[str], Awaitable[View]],
+        changed: Callable[[str, View], None],
+        interval: Callable[[], float],
+        dice: Callable[[], float],
+    ) -> None:
+        self.name = name
+        self._look = look
+        self._changed = changed
+        self._interval = interval
+        self._dice = dice
+        self._wake = asyncio.Event()
+        self._begun = 0
+        self._waiting: list[tuple[int, asyncio.Future[None]]] = []
+
+    def poke(self) -> None:
+        """Look now, whatever the timer says."""
+        self._wake.set()
+
+    async def again(self) -> None:
+        """Return when a look that began after this call has ended, well or not."""
+        future = asyncio.get_running_loop().create_future()
+        self._waiting.append((self._begun + 1, future))
+        self.poke()
+        await future
+
+    async def run(self) -> None:
+        """Look, tell, wait; until cancelled."""
+        failures = 0
+        while True:
+            self._wake.clear()
+            self._begun += 1
+            view = await self._look(self.name)
+            self._changed(self.name, view)
+            self._answer()
+            failures = failures + 1 if isinstance(view.seen, Unreached) else 0
+            try:
+                async with asyncio.timeout(self._pause(view.seen, failures)):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+
+    def _answer(self) -> None:
+        for number, future in self._waiting:
+            if number <= self._begun and not future.done():
+                future.set_result(None)
+        self._waiting = [(n, future) for n, future in self._waiting if n > self._begun]
+
+    def _pause(self, seen: HostSeen, failures: int) -> float:
+        interval = self._interval()
+        if not isinstance(seen, Unreached):
+            if self._begun == 1:
+                return interval * self._dice()  # hosts that were first looked at together part here
+            return interval * (1 + JITTER * (2 * self._dice() - 1))
+        if seen.code in TERMINAL:
+            return CAP  # a person has to do something; then they ask, or commit
+        # A host that comes back is seen within an interval; a hiccup sooner.
+        return min(0.5 + back_off(failures, self._dice()), interval)
+
+    def stop(self) -> None:
+        """Nobody waits for this host any more."""
+        for _, future in self._waiting:
+            if not future.done():
+                future.set_result(None)
+        self._waiting.clear()

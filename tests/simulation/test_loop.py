@@ -1,0 +1,346 @@
+"""`run` in virtual time: it does what the specs say, heals what breaks, and leaves alone what it does not know."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from reconciler.core.spec import Desired
+from reconciler.core.transitions import Transition
+from reconciler.loop import Loop, Told, Tuning
+from tests.simulation import clock
+from tests.simulation.machine import EPOCH
+from tests.simulation.specs import FleetSpec, SessionSpec
+from tests.simulation.transport import Line
+from tests.simulation.world import World, forget_pending, raise_now, secret_environment
+
+HOSTS = ("local", "h1", "h2")
+FLEET = FleetSpec(HOSTS, {"a": SessionSpec("h1", agent="mine", prompt="p1")})
+
+
+@dataclass(frozen=True)
+class Revision:
+    id: str
+    desired: Desired
+    commit: str = ""
+
+
+@dataclass
+class Given:
+    """A source that is what the test says."""
+
+    polls: bool = False
+    good: Revision | None = None
+    trouble: None = None
+    next: Revision | None = None
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def refresh(self) -> bool:
+        self.news.clear()
+        changed, self.good = self.good is not self.next, self.next
+        return changed
+
+    async def changed(self) -> None:
+        await self.news.wait()
+
+    def poke(self) -> None:
+        self.news.set()
+
+
+class Controller:
+    """One `run` on the simulated fleet."""
+
+    def __init__(self, world: World, name: str = "one") -> None:
+        self.world = world
+        self.name = name
+        self.specs = Given()
+        self.told: list[Transition] = []
+        self.line = Line(lambda _argv, _stdin: None)
+        self.journal = world.journal(name)
+        self.hosts = world.connect(self.line)
+        rolls = [0.5]
+        tuning = Tuning(
+            clock=lambda: EPOCH + asyncio.get_running_loop().time(),
+            dice=lambda: rolls.append((rolls[-1] * 7.3 + 0.1) % 1.0) or rolls.pop(0),  # type: ignore[func-returns-value]
+            slept=lambda: 0.0,
+        )
+        self.loop = Loop(self.specs, self.hosts, self.journal, Told(transition=self.told.append), tuning)
+        self.task: asyncio.Task[None] | None = None
+
+    def commit(self, fleet: FleetSpec, **settings: object) -> None:
+        """The specs are others now. `settings` are keys of `[fleet]`."""
+        desired = fleet.desired()
+        settings["archive"] = str(self.world.archive(self.name))
+        desired = replace(desired, fleet=desired.fleet.model_copy(update=settings))
+        self.specs.next = Revision(desired.revision, desired)
+        self.specs.poke()
+
+    def start(self) -> None:
+        self.task = asyncio.create_task(self.loop.run())
+
+    async def stop(self) -> None:
+        self.loop.stop()
+        assert self.task is not None
+        await self.task
+        await self.hosts.close()
+        self.journal.close()
+
+    def phases(self) -> dict[str, str]:
+        return {status.address: status.phase for status in self.loop.statuses}
+
+    def operations(self) -> int:
+        return len(self.line.log)
+
+
+@contextlib.asynccontextmanager
+async def running(world: World, fleet: FleetSpec, name: str = "one") -> AsyncIterator[Controller]:
+    controller = Controller(world, name)
+    controller.commit(fleet)
+    controller.start()
+    try:
+        yield controller
+    finally:
+        await controller.stop()
+
+
+async def until(what: str, look: Callable[[], object], patience: float = 120.0) -> float:
+    """Seconds until it is so."""
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+    while not look():
+        assert loop.time() - begun < patience, f"{what}: not within {patience:g} s"
+        await asyncio.sleep(0.1)
+    return loop.time() - begun
+
+
+def tell(directory: Path, story: Callable[[World], Awaitable[None]], hosts: tuple[str, ...] = HOSTS) -> None:
+    secret_environment()
+    forget_pending()
+
+    async def work() -> None:
+        await story(World(directory, hosts))
+
+    clock.run(work)
+    raise_now()
+
+
+def fleet(**changes: object) -> FleetSpec:
+    return replace(FLEET, sessions={"a": replace(FLEET.sessions["a"], **changes)})  # type: ignore[arg-type]
+
+
+def test_a_commit_starts_a_session_within_seconds_and_then_nothing_happens(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        async with running(world, FLEET) as controller:
+            assert await until("a runs", lambda: world.live("a")) < 5
+            await until("at rest", lambda: controller.phases().get("session.a") in ("idle", "running"))
+            done = controller.operations()
+            await asyncio.sleep(600)
+            renewals = controller.operations() - done
+            assert renewals <= 600 / 60 + 1
+            assert len(world.live("a")) == 1
+
+    tell(tmp_path, story)
+
+
+def test_what_was_killed_is_resumed_with_its_conversation(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        async with running(world, FLEET):
+            await until("a runs", lambda: world.live("a"))
+            await asyncio.sleep(60)
+            ((machine, _, before),) = world.live("a")
+            machine.power_cut()
+            assert await until("a runs again", lambda: world.live("a")) < 40
+            ((_, _, after),) = world.live("a")
+            assert after.conversation == before.conversation
+
+    tell(tmp_path, story)
+
+
+def test_a_changed_host_moves_it_and_the_way_back_too(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        async with running(world, FLEET) as controller:
+            await until("a runs", lambda: world.live("a"))
+            await asyncio.sleep(30)
+            controller.commit(fleet(host="h2"))
+            await until("a is on h2", lambda: [m.name for m, _, _ in world.live("a")] == ["h2"])
+            await asyncio.sleep(30)
+            controller.commit(FLEET)
+            await until("a is on h1", lambda: [m.name for m, _, _ in world.live("a")] == ["h1"])
+
+    tell(tmp_path, story)
+
+
+def test_a_host_that_hangs_delays_no_other(tmp_path: Path) -> None:
+    two = replace(FLEET, sessions={**FLEET.sessions, "b": SessionSpec("h2", agent="mine", prompt="p2")})
+
+    async def story(world: World) -> None:
+        async with running(world, two) as controller:
+            await until("both run", lambda: world.live("a") and world.live("b"))
+            await asyncio.sleep(60)
+            controller.line.faults["h1"] = ["hang"] * 100
+            await asyncio.sleep(40)
+            world.machines["h2"].power_cut()
+            assert await until("b runs again", lambda: world.live("b")) < 40
+            assert controller.phases()["session.a"] == "unknown"
+            controller.line.faults.clear()
+            await until("a is known again", lambda: controller.phases()["session.a"] != "unknown")
+            assert len(world.live("a")) == 1
+
+    tell(tmp_path, story)
+
+
+def test_a_host_that_is_away_is_unknown_and_what_ran_there_comes_back_with_it(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        async with running(world, FLEET) as controller:
+            await until("a runs", lambda: world.live("a"))
+            await asyncio.sleep(60)
+            machine = world.machines["h1"]
+            machine.power_cut()
+            machine.up = False
+            await asyncio.sleep(3600)
+            assert controller.phases()["session.a"] == "unknown"
+            machine.up = True
+            assert await until("a runs again", lambda: world.live("a")) < 45
+
+    tell(tmp_path, story)
+
+
+def test_after_a_reboot_thirty_sessions_come_back_two_at_a_time(tmp_path: Path) -> None:
+    names = [f"s{number}" for number in range(30)]
+    many = FleetSpec(HOSTS, {name: SessionSpec("h1", agent="mine", prompt="p") for name in names})
+    most = 0
+
+    async def story(world: World) -> None:
+        nonlocal most
+        async with running(world, many):
+            await until("all run", lambda: all(world.live(name) for name in names), 300)
+            await asyncio.sleep(60)
+            machine = world.machines["h1"]
+            machine.power_cut()
+            end = asyncio.get_running_loop().time() + 600
+            while not all(world.live(name) for name in names):
+                assert asyncio.get_running_loop().time() < end
+                most = max(most, len(machine.locks))
+                await asyncio.sleep(0.02)
+
+    tell(tmp_path, story)
+    assert 1 <= most <= 2
+
+
+def test_a_session_that_fails_is_tried_less_and_less_and_a_new_revision_tries_at_once(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        machine = world.machines["h1"]
+        machine.disk_full = True
+        async with running(world, FLEET) as controller:
+            await asyncio.sleep(3600)
+            assert not world.live("a")
+            assert 5 <= controller.operations() <= 40
+            machine.disk_full = False
+            controller.commit(fleet(prompt="p2"))
+            assert await until("a runs", lambda: world.live("a")) < 10
+
+    tell(tmp_path, story)
+
+
+def test_what_would_stop_too_much_is_refused_and_the_rest_goes_on(tmp_path: Path) -> None:
+    names = [f"s{number}" for number in range(10)]
+    many = FleetSpec(HOSTS, {name: SessionSpec("h1", agent="mine", prompt="p") for name in names})
+
+    async def story(world: World) -> None:
+        async with running(world, many) as controller:
+            await until("all run", lambda: all(world.live(name) for name in names), 300)
+            await asyncio.sleep(60)
+            kept = {name: many.sessions[name] for name in names[:4]}
+            controller.commit(replace(many, sessions=kept), max_stop="20%")
+            await asyncio.sleep(60)
+            assert all(world.live(name) for name in names)
+            assert {controller.phases()[f"session.{name}"] for name in names[:4]} <= {"idle", "busy", "running"}
+            assert any(t.type == "Stalled" and t.reason == "max-stop" for t in controller.told)
+            world.machines["h1"].power_cut()
+            await until("what is declared comes back", lambda: all(world.live(name) for name in kept), 300)
+
+    tell(tmp_path, story)
+
+
+def test_two_controllers_do_not_fight_the_second_says_who_has_the_lease(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        async with running(world, FLEET) as one:
+            await until("a runs", lambda: world.live("a"))
+            async with running(world, fleet(state="stopped"), "two") as two:
+                await asyncio.sleep(900)
+                assert len(world.live("a")) == 1
+                assert any(t.reason == "lease-held" for t in two.told)
+                assert not any(t.reason == "lease-held" for t in one.told)
+        world.check_fences()
+
+    tell(tmp_path, story)
+
+
+def test_a_controller_that_was_killed_is_followed_by_the_next_which_settles_what_it_began(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        first = Controller(world)
+        first.line.dies_at = 9
+        first.commit(FLEET)
+        first.start()
+        await first.line.died.wait()
+        first.journal.close()
+        assert first.task is not None
+        first.task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await first.task
+        async with running(world, FLEET) as second:
+            await until("a runs", lambda: world.live("a"), 400)
+            await until("all is settled", lambda: not second.journal.open_intents(), 400)
+            assert len(world.live("a")) == 1
+
+    tell(tmp_path, story)
+
+
+def test_a_stop_lets_a_launch_end_and_gives_the_leases_back(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        controller = Controller(world)
+        controller.commit(FLEET)
+        controller.start()
+        await until("the launch has begun", lambda: any(op.name == "op_launch" for _, op in controller.line.log))
+        await controller.stop()
+        assert len(world.live("a")) == 1
+        assert world.machines["h1"].lease[0] == 0
+
+    tell(tmp_path, story)
+
+
+def test_a_command_borrows_the_leases_and_nothing_happens_there_meanwhile(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        async with running(world, FLEET) as controller:
+            await until("a runs", lambda: world.live("a"))
+            await asyncio.sleep(30)
+            lent = await controller.loop.borrow("apply (pid 7)", ["h1"])
+            assert lent["h1"].fence == world.machines["h1"].fence
+            world.machines["h1"].power_cut()
+            await asyncio.sleep(120)
+            assert not world.live("a")
+            controller.loop.give_back(["h1"])
+            assert await until("a runs again", lambda: world.live("a")) < 10
+
+    tell(tmp_path, story)
+
+
+@pytest.mark.parametrize("jump", [86_400.0, -86_400.0])
+def test_clock_jumps_of_hosts_change_nothing(tmp_path: Path, jump: float) -> None:
+    async def story(world: World) -> None:
+        async with running(world, FLEET) as controller:
+            await until("a runs", lambda: world.live("a"))
+            await asyncio.sleep(60)
+            done = controller.operations()
+            world.machines["h1"].skew += jump
+            await asyncio.sleep(600)
+            later = [op["OP"] for _, op in controller.line.log][done:]
+            assert set(later) <= {"renew", "lease"}
+            assert len(world.live("a")) == 1
+
+    tell(tmp_path, story)
