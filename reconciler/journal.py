@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,10 @@ CREATE TABLE IF NOT EXISTS intents (
   outcome TEXT, message TEXT, ended REAL
 );
 CREATE INDEX IF NOT EXISTS open_intents ON intents (outcome) WHERE outcome IS NULL;
+CREATE TABLE IF NOT EXISTS events (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, address TEXT NOT NULL, host TEXT NOT NULL,
+  type TEXT NOT NULL, before TEXT NOT NULL, after TEXT NOT NULL, reason TEXT NOT NULL, message TEXT NOT NULL
+);
 CREATE TABLE IF NOT EXISTS places (session TEXT PRIMARY KEY, host TEXT NOT NULL, at REAL NOT NULL);
 """
 
@@ -33,6 +37,21 @@ class Intent:
     verb: str
     at: float
     outcome: str | None
+    message: str
+
+
+@dataclass(frozen=True)
+class Happened:
+    """Something that the loop saw change. `id` counts up; `at` is the wall clock's."""
+
+    id: int
+    at: float
+    address: str
+    host: str
+    type: str
+    before: str
+    after: str
+    reason: str
     message: str
 
 
@@ -96,6 +115,27 @@ class Journal:
             Intent(op, address, host, verb, at, outcome, message or "")
             for op, address, host, verb, at, outcome, message in rows
         ]
+
+    def note(self, happened: Sequence[Happened]) -> None:
+        """Write down what happened; their `id` is given here. Of very old ones only the last 100,000 are kept."""
+        rows = [(e.at, e.address, e.host, e.type, e.before, e.after, e.reason, e.message[:2000]) for e in happened]
+        with _translated(self.path), self._db:
+            self._db.execute("BEGIN")
+            self._db.executemany(
+                "INSERT INTO events (at, address, host, type, before, after, reason, message) VALUES (?,?,?,?,?,?,?,?)",
+                rows,
+            )
+            self._db.execute("DELETE FROM events WHERE id <= (SELECT max(id) FROM events) - 100000")
+
+    def events(self, address: str | None = None, after: int = 0, limit: int = 100) -> list[Happened]:
+        """The last that happened after the event `after`, oldest first; of one address where given."""
+        with _translated(self.path):
+            rows = self._db.execute(
+                "SELECT id, at, address, host, type, before, after, reason, message FROM events"
+                " WHERE id > ? AND (? IS NULL OR address = ?) ORDER BY id DESC LIMIT ?",
+                (after, address, address, limit),
+            ).fetchall()
+        return [Happened(*row) for row in reversed(rows)]
 
     def places(self) -> dict[str, str]:
         """On which host each session was last seen."""

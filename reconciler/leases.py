@@ -87,6 +87,7 @@ class Leases:
         self._base = Credentials(fleet, who, ttl=ttl)
         self._local = local
         self._held: dict[str, tuple[Connection, Credentials]] = {}
+        self._to_tell: set[str] = set()
         self.failed: dict[str, HostError | OperationError] = {}
         self._keeper: asyncio.Task[None] | None = None
 
@@ -96,14 +97,21 @@ class Leases:
             raise self.failed[host]
         return self._held[host][1]
 
+    def announce(self, local: str) -> None:
+        """The fleet has sessions on `local` now, or has none any more: hosts learn it with their next lease."""
+        if local != self._local:
+            self._local = local
+            self._to_tell = set(self._held)
+
     async def acquire(self, connections: Iterable[Connection]) -> None:
         """All of them, or none: LeaseHeldError when another controller holds one. A silent host is kept as failed.
 
         What is held already is kept, and not asked for again.
         """
-        found = [connection for connection in connections if connection.name not in self._held]
+        found = [c for c in connections if c.name not in self._held or c.name in self._to_tell]
         for connection in found:
             self.failed.pop(connection.name, None)
+            self._to_tell.discard(connection.name)
         results = await asyncio.gather(*(self._acquire(c) for c in found), return_exceptions=True)
         held = [e for e in results if isinstance(e, LeaseHeldError)]
         for connection, error in zip(found, results, strict=True):

@@ -38,7 +38,7 @@ from reconciler.hosts import Hosts
 from reconciler.journal import Intent, Journal
 from reconciler.leases import Leases, this_machine
 from reconciler.observe import CONNECTS_AT_ONCE, look, own_local
-from reconciler.reconcile import Evidence, Options, Pass, agents_seen, consider, leases_of, remember, settle
+from reconciler.reconcile import Evidence, Options, Pass, agents_seen, consider, leases_of, local_of, remember, settle
 from reconciler.runtimes.operations import Credentials
 from reconciler.transcripts.archive import Archive
 from reconciler.transcripts.carrying import open_archive
@@ -136,6 +136,15 @@ class Loop:
         self.last: Pass | None = None
         self.statuses: tuple[Status, ...] = ()
 
+    @property
+    def revision(self) -> str | None:
+        """The revision in force."""
+        return self._specs.good.id if self._specs.good else None
+
+    def looked(self) -> dict[str, float | None]:
+        """When each host answered last, by the wall clock."""
+        return {name: view.good for name, view in self._views.items()}
+
     # -- life ----------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
@@ -195,18 +204,13 @@ class Loop:
             return
         desired: Desired = self._specs.good.desired
         agents = drivers.agents(desired)
-        old = self._in_force
-        if old is None or old.desired.fleet.name != desired.fleet.name:
-            leases = leases_of(desired, LEASE_TTL)
-            if old is not None:
-                await old.leases.release()
+        leases = self._in_force.leases if self._in_force else leases_of(desired, LEASE_TTL)
+        leases.announce(local_of(desired))
+        if self._works is None:
             self._works = Works(self._hosts, self._journal, leases, self._told.event, self._ended, self._due.set)
-        else:
-            leases = old.leases
         checks = {name: checks_for(desired, agents, name) for name in desired.hosts}
         self._in_force = _InForce(desired, agents, checks, open_archive(desired), leases)
         self._memory = Memory()
-        assert self._works is not None
         self._works.withdraw()
         self._copies.only(frozenset(desired.sessions))
         wanted = {name for name, host in desired.hosts.items() if host.enabled}

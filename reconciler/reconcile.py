@@ -128,8 +128,12 @@ async def carry_out(work: Execution, done: Pass, journal: Journal, leases: Lease
 
 def leases_of(desired: Desired, ttl: int = TTL) -> Leases:
     """Leases for one fleet, none of them taken yet."""
-    on_local = any(session.host == "local" for session in desired.sessions.values())
-    return Leases(desired.fleet.name, holder(), this_machine() if on_local else "", ttl)
+    return Leases(desired.fleet.name, holder(), local_of(desired), ttl)
+
+
+def local_of(desired: Desired) -> str:
+    """Which machine the host `local` is, where the fleet has sessions on it; else nothing."""
+    return this_machine() if any(session.host == "local" for session in desired.sessions.values()) else ""
 
 
 def arrived(journal: Journal, report: Report) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from reconciler.asking import open_leases
 from reconciler.cli.common import (
     AsJson,
     Directory,
@@ -80,7 +81,8 @@ async def _apply(desired: Desired, options: Options, approved: bool, as_json: bo
                 return None
             with progress(as_json) as tell:
                 _handle_signals(work)
-                report = await carry_out(work, done, journal)
+                leases = await open_leases(desired, "reconciler apply", lambda words: typer.echo(words, err=True))
+                report = await carry_out(work, done, journal, leases)
             await _archive(done, hosts, report, as_json)
     _recap(report, as_json)
     return report

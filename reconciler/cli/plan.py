@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+import time
+from typing import Annotated, Any
 
 import typer
 
+from reconciler.asking import controller_of
 from reconciler.cli.common import AsJson, Directory, Exclude, Restart, Select, Target, load, run, selection
 from reconciler.cli.render.progress import looking
 from reconciler.cli.render.text import coloured, warn_of_stops
 from reconciler.core.plan import Plan
 from reconciler.core.printed import plan_json, render
 from reconciler.core.report import plan_exit_code
+from reconciler.errors import ReconcilerError
 from reconciler.hosts import Hosts
 from reconciler.journal import open_journal
 from reconciler.reconcile import Options, preview
@@ -27,11 +30,18 @@ def command(
     exclude: Exclude = None,
     select: Select = None,
     restart: Restart = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Look, though reconciler run could answer.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show what would happen, and why. Looks once at every host; changes nothing anywhere."""
+    """Show what would happen, and why. Looks once at every host; changes nothing anywhere.
+
+    While `reconciler run` keeps the fleet by the same specs it answers at once, from what it saw last.
+    """
     desired = load(directory)
     options = Options(selection(target, exclude, select), tuple(restart or ()))
+    if not fresh and options == Options() and (known := run(_asked(desired.fleet.name, desired.revision))):
+        _show(known["plan"], known["text"], as_json)
+        raise typer.Exit(known["detailed"] if detailed_exitcode else known["code"])
 
     async def work() -> Plan:
         async with Hosts() as hosts:
@@ -39,10 +49,33 @@ def command(
                 return (await preview(desired, hosts, journal, options, seen)).plan
 
     plan = run(work())
-    if as_json:
-        typer.echo(json.dumps(plan_json(plan), indent=2))
-        typer.echo(render(plan), err=True, nl=False)
-    else:
-        typer.echo(coloured(render(plan)), nl=False)
+    _show(plan_json(plan), render(plan), as_json)
     warn_of_stops(plan, desired.fleet.max_stop)
     raise typer.Exit(plan_exit_code(plan, detailed=detailed_exitcode))
+
+
+def _show(document: dict[str, Any], text: str, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(document, indent=2))
+        typer.echo(text, err=True, nl=False)
+    else:
+        typer.echo(coloured(text), nl=False)
+
+
+async def _asked(fleet: str, revision: str) -> dict[str, Any] | None:
+    """The plan of the running controller; None where there is none, or it has other specs."""
+    controller = await controller_of(fleet)
+    if controller is None:
+        return None
+    try:
+        answer = await controller.ask("plan", revision=revision)
+    except ReconcilerError:
+        return None
+    finally:
+        await controller.close()
+    if answer["plan"] is None:
+        return None
+    oldest = min((at for at in answer["looked"].values() if at is not None), default=None)
+    age = f"; hosts looked at up to {time.time() - oldest:.0f} s ago" if oldest is not None else ""
+    typer.echo(f"as the running controller knows it{age} (--fresh looks again)", err=True)
+    return answer

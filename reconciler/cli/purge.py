@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from reconciler.asking import open_leases
 from reconciler.cli.common import Specs, load, run
 from reconciler.cli.render.progress import looking
 from reconciler.cli.sync import REFUSED, asked
@@ -17,7 +18,6 @@ from reconciler.core.spec import Desired
 from reconciler.errors import GuardError, HostError, UsageError
 from reconciler.hosts import Hosts
 from reconciler.journal import open_journal
-from reconciler.leases import Leases, holder
 from reconciler.reconcile import Pass, preview
 from reconciler.transcripts.deciding import purge_host
 
@@ -112,7 +112,7 @@ async def _on_host(done: Pass, hosts: Hosts, host: Reached, name: str) -> None:
     if seen.record is None or agent is None:
         raise UsageError(f"{host.name} has no readable record of session.{name}", remedy=f"reconciler why {name}")
     connection = hosts.connection(host.name, done.desired.hosts[host.name])
-    leases = Leases(done.desired.fleet.name, holder())
+    leases = await open_leases(done.desired, "reconciler purge")
     await leases.acquire([connection])
     try:
         await purge_host(connection, leases.credentials(host.name), agent, seen)

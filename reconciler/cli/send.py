@@ -9,13 +9,13 @@ from typing import Annotated
 import typer
 
 from reconciler import drivers
+from reconciler.asking import open_leases
 from reconciler.cli.common import Specs, find, load, run, session_name
 from reconciler.core.printed import escaped
 from reconciler.core.spec import Desired
 from reconciler.core.steps import SendStep
 from reconciler.errors import OperationError, UsageError
 from reconciler.hosts import Hosts
-from reconciler.leases import Leases, holder
 from reconciler.steps import StepRunner
 from reconciler.transcripts.carrying import open_archive
 
@@ -48,7 +48,7 @@ async def _send(desired: Desired, name: str, message: str, timeout: float) -> No
                 f"session.{name} has no terminal: its strategy is {record.strategy}", code="no-terminal"
             )
         agents = drivers.agents(desired, frozenset({record.agent}))
-        leases = Leases(desired.fleet.name, holder())
+        leases = await open_leases(desired, "reconciler send")
         await leases.acquire([connection])
         try:
             step = SendStep(

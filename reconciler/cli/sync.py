@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from reconciler.asking import open_leases
 from reconciler.cli.common import AsJson, Specs, load, run
 from reconciler.cli.render.progress import looking
 from reconciler.core.observed import Reached
@@ -21,7 +22,6 @@ from reconciler.core.transcript import Followed, is_due
 from reconciler.errors import ReconcilerError, UsageError
 from reconciler.hosts import Hosts
 from reconciler.journal import open_journal
-from reconciler.leases import Leases, holder
 from reconciler.reconcile import Pass, archive_all, preview
 from reconciler.transcripts.deciding import take_archive
 from reconciler.transcripts.sync import Fork, PullResult
@@ -134,7 +134,7 @@ async def _placed(done: Pass, hosts: Hosts, result: PullResult) -> str:
     connection = hosts.connection(result.host, done.desired.hosts[result.host])
     reached = done.observed.hosts[result.host]
     assert isinstance(reached, Reached)
-    leases = Leases(done.desired.fleet.name, holder())
+    leases = await open_leases(done.desired, "reconciler sync")
     await leases.acquire([connection])
     try:
         return await take_archive(connection, reached, leases.credentials(result.host), done.archive, result)

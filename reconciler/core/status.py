@@ -172,6 +172,12 @@ def _observed(entry: Entry, host: object, agents: Mapping[str, Agent]) -> dict[s
     }
 
 
+def status_of(found: Mapping[str, Any]) -> Status:
+    """A status again that went through `dataclasses.asdict` and JSON."""
+    conditions = tuple(Condition(**condition) for condition in found["conditions"])
+    return Status(**{**found, "conditions": conditions})
+
+
 def status_json(found: tuple[Status, ...]) -> dict[str, Any]:
     """The document that `status --json` prints, format 1.0."""
     return {

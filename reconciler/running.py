@@ -1,0 +1,153 @@
+"""Everything that `reconciler run` consists of, put together: source, loop, journal, socket; and taken down again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from reconciler.control import Control, Lock
+from reconciler.core.report import Event
+from reconciler.core.status import Status
+from reconciler.core.transitions import Transition
+from reconciler.hosts import Hosts
+from reconciler.journal import Happened, Journal, open_journal
+from reconciler.loop import Loop, Told, Tuning
+from reconciler.sources import open_source
+from reconciler.sources.following import Following
+from reconciler.sources.notes import Notes, place_of
+
+LOG = logging.getLogger(__name__)
+_AGAIN = 5.0  # seconds until a source that never gave a revision is asked again
+_OWN_FILES = 128  # descriptors that are not for connections
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the command line says. `interval` in seconds, None for the fleet's own."""
+
+    source: str
+    interval: float | None = None
+    verify: str | None = None
+    allowed_signers: str | None = None
+
+
+@dataclass(frozen=True)
+class Voice:
+    """To whom it speaks: actions, changes, and words about the program itself."""
+
+    event: Callable[[Event], None]
+    transition: Callable[[Transition], None]
+    say: Callable[[str], None]
+
+
+async def keep(settings: Settings, voice: Voice, ended: asyncio.Event, reload: asyncio.Event) -> None:
+    """Keep the fleet until `ended`. Raises LeaseHeldError where another one keeps it on this machine already."""
+    place = place_of(settings.source)
+    source = open_source(settings.source, verify=settings.verify, allowed_signers=settings.allowed_signers, state=place)
+    following = Following(source, Notes(place), now=time.time)
+    try:
+        if not await _first(following, voice, ended):
+            return
+        assert following.good is not None
+        fleet = following.good.desired.fleet.name
+        lock = Lock(fleet)
+        try:
+            with open_journal(fleet, write=True) as journal:
+                async with Hosts() as hosts:
+                    await _keep(settings, voice, following, journal, hosts, lock, ended, reload)
+        finally:
+            lock.release()
+    finally:
+        await source.close()
+
+
+async def _first(following: Following, voice: Voice, ended: asyncio.Event) -> bool:
+    """Ask until there is a revision to begin with; False where it ended before."""
+    told = ""
+    while not ended.is_set():
+        await following.refresh()
+        if following.good is not None:
+            return True
+        words = following.trouble.message if following.trouble else "there are no specs"
+        if words != told:
+            voice.say(f"{following.name}: {words}; nothing is done until that is settled")
+            told = words
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_AGAIN):
+                await ended.wait()
+    return False
+
+
+async def _keep(
+    settings: Settings,
+    voice: Voice,
+    following: Following,
+    journal: Journal,
+    hosts: Hosts,
+    lock: Lock,
+    ended: asyncio.Event,
+    reload: asyncio.Event,
+) -> None:
+    noted: list[Happened] = []
+
+    def transition(changed: Transition) -> None:
+        voice.transition(changed)
+        noted.append(_happened(changed))
+
+    def published(_: tuple[Status, ...]) -> None:
+        if noted:
+            journal.note(noted)
+            noted.clear()
+
+    loop = Loop(following, hosts, journal, Told(voice.event, transition, published), Tuning(interval=settings.interval))
+    control = Control(loop, lock.path)
+    assert following.good is not None
+    wanted = len(following.good.desired.hosts)
+    if (most := enough_files(wanted)) < wanted:
+        voice.say(f"this process may open {most} connections, and there are {wanted} hosts: ulimit -n {wanted * 2}")
+    await control.start()
+    voice.say(f"keeps the fleet {following.good.desired.fleet.name} as {following.name} says, at {following.good.id}")
+    signals = [asyncio.create_task(_when(ended, loop.stop)), asyncio.create_task(_each(reload, loop.reload))]
+    try:
+        await loop.run()
+    finally:
+        for task in signals:
+            task.cancel()
+        await control.close()
+
+
+async def _when(event: asyncio.Event, act: Callable[[], None]) -> None:
+    await event.wait()
+    act()
+
+
+async def _each(event: asyncio.Event, act: Callable[[], None]) -> None:
+    while True:
+        await event.wait()
+        event.clear()
+        act()
+
+
+def _happened(changed: Transition) -> Happened:
+    return Happened(
+        0, time.time(), changed.address, changed.host, changed.type, changed.before, changed.after, changed.reason,
+        changed.message,
+    )  # fmt: skip
+
+
+def enough_files(hosts: int) -> int:
+    """Raise the limit of open files as far as it goes; how many connections there is room for."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    unlimited = resource.RLIM_INFINITY
+    wanted = 2 * hosts + _OWN_FILES
+    if soft != unlimited and soft < wanted:
+        soft = wanted if hard == unlimited else min(wanted, hard)
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return hosts if soft == unlimited else max(0, soft - _OWN_FILES)
