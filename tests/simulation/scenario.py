@@ -199,7 +199,7 @@ async def settle(world: World, fleet: FleetSpec) -> Applied:
     if again.line.log or again.plan is None or again.plan.effective:
         raise Broken(f"I2: a second apply did something: {_words(again)}")
     await world.apply(fleet, controller="two")
-    _check_rest(world, fleet, applied)
+    check_rest(world, fleet, applied)
     return applied
 
 
@@ -210,7 +210,8 @@ def _words(applied: Applied) -> str:
     return "; ".join([*said, *(f"{o.address} {o.status}: {o.message}" for o in ends), str(applied.error or "")])
 
 
-def _check_rest(world: World, fleet: FleetSpec, applied: Applied) -> None:
+def check_rest(world: World, fleet: FleetSpec, applied: Applied) -> None:
+    """A fleet at rest is as its specs say, or the plan says why not; no intent is open; no secret lies anywhere."""
     for controller in ("one", "two"):
         with world.journal(controller) as journal:
             if left := journal.open_intents():
