@@ -3,6 +3,7 @@
     ReconcilerError
     ├── UsageError        the command line          exit 64   no use in trying again
     ├── SpecError         the specs                 exit 65   no use in trying again
+    ├── SourceError       where specs come from     exit 1    later, or when it was repaired
     ├── GuardError        a guard said no           exit 7    lift the guard first
     ├── LeaseHeldError    another controller works  exit 6    later
     ├── HostError         the way to a host, or what a host answered
@@ -42,6 +43,14 @@ class SpecError(ReconcilerError):
     def __init__(self, message: str, diagnostics: tuple[object, ...] = (), *, code: str = "invalid-spec") -> None:
         super().__init__(message, code=code)
         self.diagnostics = diagnostics
+
+
+class SourceError(ReconcilerError):
+    """A source gives no revision, or one that must not be taken.
+
+    Codes: bad-url, fetch-failed, ref-not-found, path-missing, verify-failed, git-missing, mass-loss, empty-specs,
+    renamed.
+    """
 
 
 class GuardError(ReconcilerError):

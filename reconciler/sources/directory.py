@@ -27,18 +27,31 @@ def load(directory: str) -> Desired:
     Files are named in diagnostics as `directory` was given. Raises SpecError with every diagnostic; a missing
     directory is one too, never an empty fleet.
     """
+    return load_counted(directory)[0]
+
+
+def load_counted(directory: str, shown: str | None = None, inside: str | None = None) -> tuple[Desired, int]:
+    """The same, and how many files it has.
+
+    `shown` is the name of the directory in diagnostics; what lies outside of the directory `inside` is not read.
+    """
+    root = os.path.join(os.path.normpath(directory), "")
+    head = root if shown is None else os.path.join(shown, "")
     texts: dict[str, str] = {}
     failed: list[Diagnostic] = []
     for file in spec_files(directory):
+        name = head + file.removeprefix(root)
         try:
-            texts[file] = read_text(file)
+            texts[name] = read_text(file)
         except (OSError, UnicodeDecodeError) as error:
-            failed.append(unreadable(file, error))
-    root = os.path.join(os.path.normpath(directory), "")
+            failed.append(unreadable(name, error))
     with _no_garbage_collection():
-        raw = read(texts, root, tuple(failed))
-        attachments = {key: _read_attachment(*key) for key in set(raw.prompt_files())}
-        return build(raw, attachments)
+        raw = read(texts, head, tuple(failed))
+        attachments = {
+            (file, name): _read_attachment(root + file.removeprefix(head), name, inside)
+            for file, name in set(raw.prompt_files())
+        }
+        return build(raw, attachments), len(texts)
 
 
 def spec_files(directory: str) -> list[str]:
@@ -137,9 +150,13 @@ def _ignore_text(top: str) -> str:
         raise invalid((unreadable(path, error),)) from None
 
 
-def _read_attachment(file: str, name: str) -> str | Exception:
+def _read_attachment(file: str, name: str, inside: str | None) -> str | Exception:
     path = os.path.join(os.path.dirname(file), os.path.expanduser(name))
     try:
+        if inside is not None and os.path.commonpath([os.path.realpath(path), os.path.realpath(inside)]) != (
+            os.path.realpath(inside)
+        ):
+            return OSError(0, "it lies outside of the repository")
         return read_text(path)
     except UnicodeDecodeError:
         return OSError(0, "not valid UTF-8")
