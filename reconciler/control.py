@@ -175,6 +175,9 @@ class Control:
 
     def _waits_for(self, addresses: list[str]) -> str:
         """What is not done yet and will be by itself; empty when all is as it stays."""
+        for address in sorted(self._loop.under_way()):
+            if not addresses or address in addresses:
+                return f"{address}: it is under way"
         for status in self._loop.statuses:
             if addresses and status.address not in addresses:
                 continue

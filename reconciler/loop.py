@@ -141,6 +141,10 @@ class Loop:
         """The revision in force."""
         return self._specs.good.id if self._specs.good else None
 
+    def under_way(self) -> frozenset[str]:
+        """The addresses that something is being done about."""
+        return frozenset(self._works.hold()) if self._works is not None else frozenset()
+
     def looked(self) -> dict[str, float | None]:
         """When each host answered last, by the wall clock."""
         return {name: view.good for name, view in self._views.items()}
@@ -155,6 +159,7 @@ class Loop:
         try:
             await self._stopping.wait()
         finally:
+            self._stopping.set()
             await self._end(tasks)
 
     def stop(self) -> None:
@@ -165,13 +170,15 @@ class Loop:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        if self._works is not None:
-            await self._works.finish(DRAIN)
-        await self._copies.close()
-        for name in list(self._watches):
-            await self._unwatch(name)
-        if self._in_force is not None:
-            await self._in_force.leases.release()
+        try:
+            if self._works is not None:
+                await self._works.finish(DRAIN)
+            await self._copies.close()
+        finally:
+            for name in list(self._watches):
+                await self._unwatch(name)
+            if self._in_force is not None:
+                await self._in_force.leases.release()
 
     def reload(self) -> None:
         """SIGHUP: read the specs again, and look at everything."""
@@ -392,7 +399,8 @@ class Loop:
             self._foreign |= dict.fromkeys(places, (held, now + FOREIGN))
         if self._in_force is not None:
             self._in_force.heads = None
-        await self._looked_again(work.hosts)
+        if not self._stopping.is_set():
+            await self._looked_again(work.hosts)
 
     async def _looked_again(self, hosts: Iterable[str]) -> None:
         await asyncio.gather(*(self._watches[name][0].again() for name in hosts if name in self._watches))

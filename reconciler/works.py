@@ -133,9 +133,12 @@ class Works:
         tasks = list(self._under_way)
         if not tasks:
             return True
-        _, late = await asyncio.wait(tasks, timeout=seconds)
-        for task in late:
-            task.cancel()
-        if late:
-            await asyncio.wait(late)
+        try:
+            await asyncio.wait(tasks, timeout=seconds)
+        finally:
+            late = [task for task in tasks if not task.done()]
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late)
         return not late

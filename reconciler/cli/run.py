@@ -17,6 +17,8 @@ from reconciler.core.report import Event
 from reconciler.core.transitions import Transition
 from reconciler.errors import UsageError
 
+INTERRUPTED = 130
+
 
 def command(
     source: Annotated[str, typer.Argument(metavar="DIR|URL", help="The spec directory, or a git URL.")] = "specs",
@@ -46,7 +48,10 @@ def command(
     out = _Json() if as_json else _Text()
     settings = Settings(source, every, verify, allowed_signers)
     voice = Voice(out.event, out.transition, out.say)
-    run(_until_told(lambda ended, reload: keep(settings, voice, ended, reload)))
+    try:
+        run(_until_told(lambda ended, reload: keep(settings, voice, ended, reload)))
+    except asyncio.CancelledError:
+        raise typer.Exit(INTERRUPTED) from None
 
 
 async def _until_told(work: Callable[[asyncio.Event, asyncio.Event], Awaitable[None]]) -> None:
