@@ -133,7 +133,7 @@ def test_a_commit_happens_a_kill_heals_a_bad_commit_changes_nothing_and_a_revert
         (pid,) = lives(a, "api")
         a.kill(pid)
         until("it was resumed", lambda: [p for p in lives(a, "api") if p != pid], 30)
-        assert a.opens("api") == ["start", "resume"]
+        until("with its conversation", lambda: a.opens("api") == ["start", "resume"])
 
         git.commit("[sessions.api\n", whole=True)
         until("it says so", lambda: "source.specs" in run.said and "not valid TOML" in run.said)
@@ -157,6 +157,7 @@ def test_a_host_that_is_away_is_unknown_and_what_ran_there_returns_with_it(progr
     program.write(on_screen("api", "a", PROMPT) + on_screen("web", "b", PROMPT))
     with running(program) as run:
         until("both run", lambda: lives(a, "api") and lives(b, "web"), 40)
+        until("it was told", lambda: a.messages("api") == ["MARK-one"])
         a.host.power_cut()
         try:
             until("it is unknown", lambda: _phase(program, "session.api") == "unknown", 40)
