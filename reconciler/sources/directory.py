@@ -7,7 +7,7 @@ import errno
 import gc
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from reconciler.core.collect import read
 from reconciler.core.diagnostics import Diagnostic, locate
@@ -27,18 +27,33 @@ def load(directory: str) -> Desired:
     Files are named in diagnostics as `directory` was given. Raises SpecError with every diagnostic; a missing
     directory is one too, never an empty fleet.
     """
+    return load_counted(directory)[0]
+
+
+def load_counted(directory: str, *, within: str | None = None) -> tuple[Desired, int]:
+    """What `load` gives, and how many spec files there are.
+
+    `within`: a checked-out tree around the directory. Prompt files must not leave it then, and files are named in
+    diagnostics as in that tree.
+    """
+    shown = _shown_below(within) if within is not None else str
+    paths = {shown(path): path for path in spec_files(directory)}
     texts: dict[str, str] = {}
     failed: list[Diagnostic] = []
-    for file in spec_files(directory):
+    for file, path in paths.items():
         try:
-            texts[file] = read_text(file)
+            texts[file] = read_text(path)
         except (OSError, UnicodeDecodeError) as error:
             failed.append(unreadable(file, error))
-    root = os.path.join(os.path.normpath(directory), "")
+    root = os.path.join(shown(os.path.normpath(directory)), "").removeprefix("./")
     with _no_garbage_collection():
         raw = read(texts, root, tuple(failed))
-        attachments = {key: _read_attachment(*key) for key in set(raw.prompt_files())}
-        return build(raw, attachments)
+        attachments = {key: _read_attachment(paths[key[0]], key[1], within) for key in set(raw.prompt_files())}
+        return build(raw, attachments), len(texts)
+
+
+def _shown_below(tree: str) -> Callable[[str], str]:
+    return lambda path: os.path.relpath(path, tree)
 
 
 def spec_files(directory: str) -> list[str]:
@@ -137,14 +152,21 @@ def _ignore_text(top: str) -> str:
         raise invalid((unreadable(path, error),)) from None
 
 
-def _read_attachment(file: str, name: str) -> str | Exception:
+def _read_attachment(file: str, name: str, within: str | None) -> str | Exception:
     path = os.path.join(os.path.dirname(file), os.path.expanduser(name))
     try:
+        if within is not None and not _is_below(path, within):
+            return OSError(0, "it is outside of the repository")
         return read_text(path)
     except UnicodeDecodeError:
         return OSError(0, "not valid UTF-8")
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         return error
+
+
+def _is_below(path: str, tree: str) -> bool:
+    real, top = os.path.realpath(path), os.path.realpath(tree)
+    return os.path.commonpath([real, top]) == top
 
 
 def _no_directory(directory: str, exists: bool) -> SpecError:

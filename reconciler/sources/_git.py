@@ -1,0 +1,137 @@
+"""Runs the `git` program: with the user's credentials and configuration, but never asking, and no code of a repository.
+
+Every run ends: by itself, at its timeout, or with the caller that waits for it, and then all its children too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from reconciler.errors import SourceError
+
+_LIMIT = 32 * 1024 * 1024
+_GRACE = 2.0
+# What would make git look elsewhere than at the repository it is told.
+_FOREIGN = (
+    "GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+    "GIT_COMMON_DIR", "GIT_NAMESPACE", "GIT_SHALLOW_FILE", "GIT_GRAFT_FILE", "GIT_REPLACE_REF_BASE", "GIT_PREFIX",
+    "GIT_QUARANTINE_PATH", "GIT_TRACE", "GIT_CURL_VERBOSE", "GIT_TRACE_CURL", "GIT_TRACE_PACKET", "GIT_EXTERNAL_DIFF",
+)  # fmt: skip
+_ALWAYS = {
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_LFS_SKIP_SMUDGE": "1",
+    "GIT_ALLOW_PROTOCOL": "file:https:ssh",
+    "GIT_NO_REPLACE_OBJECTS": "1",  # a signature is checked over the object itself
+    "GIT_OPTIONAL_LOCKS": "0",
+    "LC_ALL": "C",
+}
+_CONFIG = (
+    "core.hooksPath=/dev/null", "core.fsmonitor=false", "core.symlinks=false", "core.autocrlf=false",
+    "submodule.recurse=false", "fetch.recurseSubmodules=false", "gc.autoDetach=false", "maintenance.auto=false",
+    "advice.detachedHead=false", "filter.lfs.smudge=", "filter.lfs.process=", "filter.lfs.required=false",
+)  # fmt: skip
+# The secret is in the environment of git; in its arguments there is only where to find it.
+_HELPER = '!f() { test "$1" = get && echo "username=$RECONCILER_GIT_USER" && echo "password=$RECONCILER_GIT_PASS"; }; f'
+
+
+@dataclass(frozen=True)
+class Ran:
+    """How git ended, and what it said."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Git:
+    """The git program for one repository. `origin` is `scheme://host` of the URL, where a password goes with it."""
+
+    def __init__(self, origin: str = "", username: str = "", password: str = "") -> None:
+        self._env = {key: value for key, value in os.environ.items() if key not in _FOREIGN} | _ALWAYS
+        self._config = [part for pair in _CONFIG for part in ("-c", pair)]
+        if password:
+            self._config += ["-c", f"credential.{origin}.helper=", "-c", f"credential.{origin}.helper={_HELPER}"]
+            self._env |= {"RECONCILER_GIT_USER": username or "git", "RECONCILER_GIT_PASS": password}
+        self._ssh_decided = "GIT_SSH_COMMAND" in self._env or "GIT_SSH" in self._env
+
+    async def run(
+        self,
+        args: Sequence[str],
+        *,
+        cwd: Path,
+        timeout: float = 30.0,
+        env: Mapping[str, str] | None = None,
+        keep: tuple[int, ...] = (),
+    ) -> Ran:
+        """Run to the end; `keep` are file descriptors that git holds open with us.
+
+        Raises SourceError: git-missing, or fetch-failed where it did not end in time or said far too much.
+        """
+        await self._decide_ssh(cwd)
+        # A repository around the place where mirrors are kept is none of ours.
+        ceiling = {"GIT_CEILING_DIRECTORIES": str(cwd.parent)}
+        return await self._run([*self._config, *args], cwd, timeout, {**self._env, **ceiling, **(env or {})}, keep)
+
+    async def _decide_ssh(self, cwd: Path) -> None:
+        """SSH must not ask; where the user says how SSH is run, that stands."""
+        if self._ssh_decided:
+            return
+        found = await self._run(["config", "--get", "core.sshCommand"], cwd, 10.0, self._env, ())
+        if not found.out.strip():
+            self._env["GIT_SSH_COMMAND"] = "ssh -o BatchMode=yes"
+        self._ssh_decided = True
+
+    async def _run(
+        self, args: Sequence[str], cwd: Path, timeout: float, env: Mapping[str, str], keep: tuple[int, ...]
+    ) -> Ran:
+        try:
+            process = await asyncio.create_subprocess_exec(
+                "git", *args, cwd=cwd, env=dict(env), start_new_session=True, pass_fds=keep,
+                stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+            )  # fmt: skip
+        except FileNotFoundError as error:
+            if error.filename == str(cwd):
+                raise
+            raise SourceError(
+                "the program `git` is not on the PATH", code="git-missing", remedy="install git", retry=False
+            ) from None
+        try:
+            async with asyncio.timeout(timeout):
+                out, err = await asyncio.gather(_read(process.stdout), _read(process.stderr))
+                code = await process.wait()
+        except TimeoutError:
+            raise SourceError(f"git did not end within {timeout:g} s", code="fetch-failed") from None
+        finally:
+            await _end(process)
+        return Ran(code, out.decode("utf-8", "replace"), err.decode("utf-8", "replace"))
+
+
+async def _read(stream: asyncio.StreamReader | None) -> bytes:
+    data = bytearray()
+    while stream is not None and (piece := await stream.read(65536)):
+        data += piece
+        if len(data) > _LIMIT:
+            raise SourceError(f"git said more than {_LIMIT >> 20} MiB", code="fetch-failed")
+    return bytes(data)
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """End the whole group: asked first, because git then takes its lock files away."""
+    if process.returncode is None:
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, number)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_GRACE):
+                    await process.wait()
+                    break
+    # Its pipes are closed with it, also where a child that left the group still holds the other end.
+    transport = getattr(process, "_transport", None)
+    if transport is not None:
+        transport.close()
