@@ -16,7 +16,7 @@ from pathlib import Path
 from reconciler.errors import SourceError
 
 _LIMIT = 32 * 1024 * 1024
-_GRACE = 2.0
+_GRACE = 1.0
 # What would make git look elsewhere than at the repository it is told.
 _FOREIGN = (
     "GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES",
@@ -67,33 +67,28 @@ class Git:
         cwd: Path,
         timeout: float = 30.0,
         env: Mapping[str, str] | None = None,
-        keep: tuple[int, ...] = (),
     ) -> Ran:
-        """Run to the end; `keep` are file descriptors that git holds open with us.
-
-        Raises SourceError: git-missing, or fetch-failed where it did not end in time or said far too much.
-        """
+        """Run to the end. Raises SourceError: git-missing, or fetch-failed where it took or said far too much."""
         await self._decide_ssh(cwd)
         # A repository around the place where mirrors are kept is none of ours.
         ceiling = {"GIT_CEILING_DIRECTORIES": str(cwd.parent)}
-        return await self._run([*self._config, *args], cwd, timeout, {**self._env, **ceiling, **(env or {})}, keep)
+        return await self._run([*self._config, *args], cwd, timeout, {**self._env, **ceiling, **(env or {})})
 
     async def _decide_ssh(self, cwd: Path) -> None:
         """SSH must not ask; where the user says how SSH is run, that stands."""
         if self._ssh_decided:
             return
-        found = await self._run(["config", "--get", "core.sshCommand"], cwd, 10.0, self._env, ())
+        found = await self._run(["config", "--get", "core.sshCommand"], cwd, 10.0, self._env)
         if not found.out.strip():
             self._env["GIT_SSH_COMMAND"] = "ssh -o BatchMode=yes"
         self._ssh_decided = True
 
-    async def _run(
-        self, args: Sequence[str], cwd: Path, timeout: float, env: Mapping[str, str], keep: tuple[int, ...]
-    ) -> Ran:
+    async def _run(self, args: Sequence[str], cwd: Path, timeout: float, env: Mapping[str, str]) -> Ran:
+        pipe, nothing = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
         try:
-            process = await asyncio.create_subprocess_exec(
-                "git", *args, cwd=cwd, env=dict(env), start_new_session=True, pass_fds=keep,
-                stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+            transport, child = await asyncio.get_running_loop().subprocess_exec(
+                _Child, "git", *args, cwd=cwd, env=dict(env), start_new_session=True,
+                stdin=nothing, stdout=pipe, stderr=pipe,
             )  # fmt: skip
         except FileNotFoundError as error:
             if error.filename == str(cwd):
@@ -103,35 +98,62 @@ class Git:
             ) from None
         try:
             async with asyncio.timeout(timeout):
-                out, err = await asyncio.gather(_read(process.stdout), _read(process.stderr))
-                code = await process.wait()
+                await asyncio.shield(child.ended)
         except TimeoutError:
             raise SourceError(f"git did not end within {timeout:g} s", code="fetch-failed") from None
         finally:
-            await _end(process)
-        return Ran(code, out.decode("utf-8", "replace"), err.decode("utf-8", "replace"))
-
-
-async def _read(stream: asyncio.StreamReader | None) -> bytes:
-    data = bytearray()
-    while stream is not None and (piece := await stream.read(65536)):
-        data += piece
-        if len(data) > _LIMIT:
+            await _end(transport, child)
+        if len(child.said[1]) + len(child.said[2]) > _LIMIT:
             raise SourceError(f"git said more than {_LIMIT >> 20} MiB", code="fetch-failed")
-    return bytes(data)
+        out, err = (bytes(child.said[fd]).decode("utf-8", "replace") for fd in (1, 2))
+        return Ran(transport.get_returncode() or 0, out, err)
 
 
-async def _end(process: asyncio.subprocess.Process) -> None:
+class _Child(asyncio.SubprocessProtocol):
+    """Gathers what a program says, up to a bound. `ended` comes before `closed` where it leaves something running."""
+
+    def __init__(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.said = {1: bytearray(), 2: bytearray()}
+        self.ended: asyncio.Future[None] = loop.create_future()
+        self.closed: asyncio.Future[None] = loop.create_future()
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        if len(self.said[fd]) <= _LIMIT:
+            self.said[fd] += data
+
+    def process_exited(self) -> None:
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.closed.done():
+            self.closed.set_result(None)
+
+
+async def _end(transport: asyncio.SubprocessTransport, child: _Child) -> None:
     """End the whole group: asked first, because git then takes its lock files away."""
-    if process.returncode is None:
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, number)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_GRACE):
-                    await process.wait()
-                    break
-    # Its pipes are closed with it, also where a child that left the group still holds the other end.
-    transport = getattr(process, "_transport", None)
-    if transport is not None:
+    group = transport.get_pid()
+    try:
+        if not child.ended.done():
+            _signal(group, signal.SIGTERM)
+            await _within_grace(child.ended)
+    finally:
+        if not child.ended.done():  # also where a second cancel does not let us wait
+            _signal(group, signal.SIGKILL)
+    try:
+        # What git leaves running (a shared SSH connection) may keep its pipes open: nobody waits for that for long.
+        await _within_grace(child.closed)
+    finally:
         transport.close()
+
+
+async def _within_grace(event: asyncio.Future[None]) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_GRACE):
+            await asyncio.shield(event)
+
+
+def _signal(group: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, number)

@@ -1,9 +1,9 @@
 """What is kept of a git repository on this machine: a shallow bare mirror, and the trees of its newest commits.
 
-STATE/sources/KEY/lock           held while anything here is written, also by a git that outlives us
-STATE/sources/KEY/mirror.git
-STATE/sources/KEY/trees/COMMIT   the files of a commit; complete, because it got its name at the end
-STATE/sources/KEY/verified/REF   the last commit of a ref whose history was verified
+    STATE/sources/KEY/lock           held while anything here is written
+    STATE/sources/KEY/mirror.git
+    STATE/sources/KEY/trees/COMMIT   the files of a commit; complete, because it got its name at the end
+    STATE/sources/KEY/verified/REF   the last commit of a ref whose history was verified
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -28,6 +29,7 @@ FETCHED = "refs/reconciler/fetched"
 _KEPT = "refs/reconciler/kept/"
 _TREES = 3
 _FETCH_TIMEOUT = 60.0
+_STALE = 120.0
 _DAMAGED = re.compile(
     r"corrupt|not a git repository|bad object|unable to read|did not send all|loose object|missing blob"
 )
@@ -53,7 +55,6 @@ class Mirror:
         self._git = git
         self._repository = directory / "mirror.git"
         self._trees = directory / "trees"
-        self._lock: int | None = None
 
     @contextlib.asynccontextmanager
     async def locked(self) -> AsyncIterator[None]:
@@ -63,11 +64,9 @@ class Mirror:
         lock = os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             await self._wait_for(lock)
-            self._lock = lock
             await asyncio.to_thread(self._clear_leftovers)
             yield
         finally:
-            self._lock = None
             os.close(lock)
 
     async def _wait_for(self, lock: int) -> None:
@@ -79,10 +78,13 @@ class Mirror:
             raise SourceError(f"another process works on {self.directory}", code="fetch-failed") from None
 
     def _clear_leftovers(self) -> None:
-        """Of a git or a program that was killed. Whoever lives holds the lock."""
+        """Of a git or a program that was killed. A git that outlived its program may still hold young lock files."""
+        old = time.time() - _STALE
         if (self._repository / "refs").is_dir():
             for file in (*self._repository.glob("*.lock"), *(self._repository / "refs").rglob("*.lock")):
-                file.unlink(missing_ok=True)
+                with contextlib.suppress(FileNotFoundError):
+                    if file.stat().st_mtime < old:
+                        file.unlink()
         for tree in self._trees.glob(".new-*"):
             shutil.rmtree(tree, ignore_errors=True)
 
@@ -143,9 +145,8 @@ class Mirror:
         return await self._in(*args, timeout=timeout)
 
     async def _in(self, *args: str, timeout: float, env: dict[str, str] | None = None) -> Ran:
-        keep = (self._lock,) if self._lock is not None else ()
         where = f"--git-dir={self._repository}"
-        return await self._git.run([where, *args], cwd=self.directory, timeout=timeout, env=env, keep=keep)
+        return await self._git.run([where, *args], cwd=self.directory, timeout=timeout, env=env)
 
     async def resolve(self, name: str) -> str | None:
         """The id of an object that the mirror has; None where it has it not."""
