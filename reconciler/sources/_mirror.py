@@ -1,9 +1,9 @@
 """What is kept of a git repository on this machine: a shallow bare mirror, and the trees of its newest commits.
 
-    STATE/sources/KEY/lock           held while anything here is written
-    STATE/sources/KEY/mirror.git
-    STATE/sources/KEY/trees/COMMIT   the files of a commit; complete, because it got its name at the end
-    STATE/sources/KEY/verified/REF   the last commit of a ref whose history was verified
+STATE/sources/KEY/lock           held while anything here is written
+STATE/sources/KEY/mirror.git
+STATE/sources/KEY/trees/COMMIT   the files of a commit; complete, because it got its name at the end
+STATE/sources/KEY/verified/REF   the last commit of a ref whose history was verified
 """
 
 from __future__ import annotations

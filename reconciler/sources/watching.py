@@ -22,7 +22,7 @@ _SETTLE_TRIES = 20
 _UNWATCHED = 5.0
 
 # What editors write beside the file that is edited; hidden names are left out anyway.
-_EDITORS = re.compile(r"#.*#|.*~|4913|.*\.(?:tmp|sw[a-px-z]|bak)|.*___jb_(?:tmp|old|bak)___?.*", re.DOTALL)
+_EDITORS = re.compile(r"#.*#|.*~|4913|.*\.(?:tmp|sw[a-px-z]|bak)|.*___jb_(?:tmp|old|bak)___", re.DOTALL)
 
 _Identity = tuple[str, int, int] | None
 
