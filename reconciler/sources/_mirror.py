@@ -31,7 +31,7 @@ _TREES = 3
 _FETCH_TIMEOUT = 60.0
 _STALE = 120.0
 _DAMAGED = re.compile(
-    r"corrupt|not a git repository|bad object|unable to read|did not send all|loose object|missing blob"
+    r"corrupt|not a git repository|bad object|unable to read|did not send all|loose object|missing blob|unpack tree"
 )
 _ID = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _REMEDIES = (
@@ -183,6 +183,8 @@ class Mirror:
             for step in (["read-tree", commit], ["checkout-index", "--all", "--quiet"]):
                 ran = await self._in(f"--work-tree={files}", *step, timeout=_FETCH_TIMEOUT, env=env)
                 if ran.code != 0:
+                    if _DAMAGED.search(ran.err):  # a commit without its files: the next attempt fetches it anew
+                        await asyncio.to_thread(shutil.rmtree, self._repository, True)
                     raise _failed(f"the files of {commit} cannot be written", ran)
             files.rename(target)
         finally:

@@ -18,7 +18,7 @@ from reconciler.errors import SourceError
 from reconciler.sources._mirror import FETCHED, FULL, Mirror
 
 _NO = "/bin/false"  # a good OpenPGP signature of whoever is in the user's keyring does not count
-_ENOUGH = 100
+_ENOUGH = 20  # commits between two looks, mostly
 
 
 @dataclass(frozen=True)

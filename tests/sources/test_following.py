@@ -191,12 +191,13 @@ class TestRestart:
         assert (await following.refresh(), code(following)) == (False, None)
 
     async def test_after_many_refused_revisions_the_last_good_is_still_there(self, fleet: Fleet) -> None:
-        fleet.commit("a")
+        good = fleet.commit("a")
         following = fleet.start()
         await following.refresh()
         for number in range(6):
             fleet.repository.commit({"b.toml": f"[{number}"})
             await following.refresh()
+        assert len(list((fleet.root / "state").glob(f"sources/*/trees/{good}"))) == 1
         again = fleet.start()
         assert (await again.refresh(), in_force(again), code(again)) == (True, {"a"}, "invalid-spec")
 

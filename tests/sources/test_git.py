@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -259,6 +260,17 @@ class TestWhatIsKept:
                 file.write_bytes(b"")
         repository.commit({"b.toml": session("b")})
         assert set((await read(repository.url, tmp_path)).desired.sessions) == {"a", "b"}
+
+    async def test_a_commit_that_lost_its_files_is_fetched_anew(self, repository: Repository, tmp_path: Path) -> None:
+        commit = repository.commit({"a.toml": session("a")})
+        await read(repository.url, tmp_path)
+        (mirror,) = mirrors(tmp_path)
+        shutil.rmtree(mirror / "trees")
+        for file in (mirror / "mirror.git" / "objects").rglob("*"):
+            if file.is_file() and file.parent.name + file.name != commit:
+                file.unlink()
+        assert (await refused(repository.url, tmp_path)).code == "fetch-failed"
+        assert set((await read(repository.url, tmp_path)).desired.sessions) == {"a"}
 
     async def test_many_that_share_a_mirror_wait_for_each_other(self, repository: Repository, tmp_path: Path) -> None:
         repository.commit({"a.toml": session("a")})

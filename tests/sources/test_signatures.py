@@ -203,14 +203,21 @@ class TestStrict:
         signed.commit("a", signed.good)
         await signed.read("strict")
         unsigned = signed.commit("b", None)
-        for number in range(104):  # by fast-import, because 104 signatures take a second
-            parent = f"from {unsigned}\n" if not number else ""
-            line = f"commit refs/heads/main\ncommitter a <a@example.com> {number} +0000\ndata 1\nx{parent}\n"
-            with (signed.root / "stream").open("a") as stream:
-                stream.write(line)
-        signed.repository.git("-c", f"alias.load=!git fast-import --quiet --force < {signed.root}/stream", "load")
-        signed.repository.git("reset", "--quiet", "--hard")
-        signed.commit("c", signed.good)
+        for _ in range(21):
+            signed.commit("c", signed.good)
+        assert unsigned in (await signed.refused("strict")).message
+
+    async def test_so_are_those_of_a_long_branch_that_is_merged(self, signed: Signed) -> None:
+        git = signed.repository.git
+        signed.commit("a", signed.good)
+        git("checkout", "--quiet", "-b", "side")
+        unsigned = signed.repository.commit({"x.md": "x"})
+        for _ in range(21):
+            signed.commit("a", signed.good)
+        git("checkout", "--quiet", "main")
+        signed.commit("b", signed.good)
+        await signed.read("strict")
+        git("-c", f"user.signingkey={signed.good}", "merge", "--quiet", "--gpg-sign", "--no-edit", "side")
         assert unsigned in (await signed.refused("strict")).message
 
     async def test_a_rewritten_history_is_refused_until_somebody_says_that_it_is_meant(self, signed: Signed) -> None:
