@@ -84,18 +84,7 @@ class Git:
         self._ssh_decided = True
 
     async def _run(self, args: Sequence[str], cwd: Path, timeout: float, env: Mapping[str, str]) -> Ran:
-        pipe, nothing = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
-        try:
-            transport, child = await asyncio.get_running_loop().subprocess_exec(
-                _Child, "git", *args, cwd=cwd, env=dict(env), start_new_session=True,
-                stdin=nothing, stdout=pipe, stderr=pipe,
-            )  # fmt: skip
-        except FileNotFoundError as error:
-            if error.filename == str(cwd):
-                raise
-            raise SourceError(
-                "the program `git` is not on the PATH", code="git-missing", remedy="install git", retry=False
-            ) from None
+        transport, child = await _start(args, cwd, env)
         try:
             async with asyncio.timeout(timeout):
                 await asyncio.shield(child.ended)
@@ -107,6 +96,29 @@ class Git:
             raise SourceError(f"git said more than {_LIMIT >> 20} MiB", code="fetch-failed")
         out, err = (bytes(child.said[fd]).decode("utf-8", "replace") for fd in (1, 2))
         return Ran(transport.get_returncode() or 0, out, err)
+
+
+async def _start(args: Sequence[str], cwd: Path, env: Mapping[str, str]) -> tuple[asyncio.SubprocessTransport, _Child]:
+    pipe, nothing = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
+    starting = asyncio.ensure_future(
+        asyncio.get_running_loop().subprocess_exec(
+            _Child, "git", *args, cwd=cwd, env=dict(env), start_new_session=True,
+            stdin=nothing, stdout=pipe, stderr=pipe,
+        )
+    )  # fmt: skip
+    try:
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        # It may run already, with children of its own, and only who has its transport can end them all.
+        with contextlib.suppress(OSError):  # it did not even start
+            await _end(*(await starting))
+        raise
+    except FileNotFoundError as error:
+        if error.filename == str(cwd):
+            raise
+        raise SourceError(
+            "the program `git` is not on the PATH", code="git-missing", remedy="install git", retry=False
+        ) from None
 
 
 class _Child(asyncio.SubprocessProtocol):

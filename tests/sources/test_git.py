@@ -351,6 +351,7 @@ class TestFailures:
     ) -> None:
         pid = tmp_path / "pid"
         # As the master of a shared SSH connection does: it stays, and keeps stderr open.
+        monkeypatch.setenv("GIT_SSH_COMMAND", "ssh")  # else git is asked for it first
         fake_git(tmp_path, monkeypatch, f"setsid sleep 60 & echo $! > {pid}; echo 'fatal: no' >&2; exit 128")
         try:
             async with asyncio.timeout(20):
