@@ -6,6 +6,7 @@
     ├── SourceError       where specs come from     exit 1    later, or when it was repaired
     ├── GuardError        a guard said no           exit 7    lift the guard first
     ├── LeaseHeldError    another controller works  exit 6    later
+    ├── SourceError       where the specs come from exit 1, 7 or 64
     ├── HostError         the way to a host, or what a host answered
     └── OperationError    one operation on a reachable host
 
@@ -43,6 +44,7 @@ class SpecError(ReconcilerError):
     def __init__(self, message: str, diagnostics: tuple[object, ...] = (), *, code: str = "invalid-spec") -> None:
         super().__init__(message, code=code)
         self.diagnostics = diagnostics
+        self.revision = ""  # of a source with revisions: which one is not valid
 
 
 class SourceError(ReconcilerError):
@@ -63,6 +65,19 @@ class LeaseHeldError(ReconcilerError):
     """Another controller holds the lease of a host."""
 
     exit_code = 6
+
+
+class SourceError(ReconcilerError):
+    """The specs cannot be had from where they come, or what is there is not to be trusted.
+
+    Codes: fetch-failed, ref-not-found, path-missing, git-missing (exit 1); verify-failed, mass-loss (exit 7);
+    bad-url (exit 64). `revision` says which one was refused, where that is known.
+    """
+
+    def __init__(self, message: str, *, code: str, remedy: str = "", retry: bool = True, revision: str = "") -> None:
+        super().__init__(message, code=code, remedy=remedy, retry=retry)
+        self.revision = revision
+        self.exit_code = {"verify-failed": 7, "mass-loss": 7, "bad-url": 64}.get(code, 1)
 
 
 class HostError(ReconcilerError):

@@ -7,7 +7,7 @@ import errno
 import gc
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from reconciler.core.collect import read
 from reconciler.core.diagnostics import Diagnostic, locate
@@ -30,28 +30,30 @@ def load(directory: str) -> Desired:
     return load_counted(directory)[0]
 
 
-def load_counted(directory: str, shown: str | None = None, inside: str | None = None) -> tuple[Desired, int]:
-    """The same, and how many files it has.
+def load_counted(directory: str, *, within: str | None = None) -> tuple[Desired, int]:
+    """What `load` gives, and how many spec files there are.
 
-    `shown` is the name of the directory in diagnostics; what lies outside of the directory `inside` is not read.
+    `within`: a checked-out tree around the directory. Prompt files must not leave it then, and files are named in
+    diagnostics as in that tree.
     """
-    root = os.path.join(os.path.normpath(directory), "")
-    head = root if shown is None else os.path.join(shown, "")
+    shown = _shown_below(within) if within is not None else str
+    paths = {shown(path): path for path in spec_files(directory)}
     texts: dict[str, str] = {}
     failed: list[Diagnostic] = []
-    for file in spec_files(directory):
-        name = head + file.removeprefix(root)
+    for file, path in paths.items():
         try:
-            texts[name] = read_text(file)
+            texts[file] = read_text(path)
         except (OSError, UnicodeDecodeError) as error:
-            failed.append(unreadable(name, error))
+            failed.append(unreadable(file, error))
+    root = os.path.join(shown(os.path.normpath(directory)), "").removeprefix("./")
     with _no_garbage_collection():
-        raw = read(texts, head, tuple(failed))
-        attachments = {
-            (file, name): _read_attachment(root + file.removeprefix(head), name, inside)
-            for file, name in set(raw.prompt_files())
-        }
+        raw = read(texts, root, tuple(failed))
+        attachments = {key: _read_attachment(paths[key[0]], key[1], within) for key in set(raw.prompt_files())}
         return build(raw, attachments), len(texts)
+
+
+def _shown_below(tree: str) -> Callable[[str], str]:
+    return lambda path: os.path.relpath(path, tree)
 
 
 def spec_files(directory: str) -> list[str]:
@@ -150,18 +152,21 @@ def _ignore_text(top: str) -> str:
         raise invalid((unreadable(path, error),)) from None
 
 
-def _read_attachment(file: str, name: str, inside: str | None) -> str | Exception:
+def _read_attachment(file: str, name: str, within: str | None) -> str | Exception:
     path = os.path.join(os.path.dirname(file), os.path.expanduser(name))
     try:
-        if inside is not None and os.path.commonpath([os.path.realpath(path), os.path.realpath(inside)]) != (
-            os.path.realpath(inside)
-        ):
-            return OSError(0, "it lies outside of the repository")
+        if within is not None and not _is_below(path, within):
+            return OSError(0, "it is outside of the repository")
         return read_text(path)
     except UnicodeDecodeError:
         return OSError(0, "not valid UTF-8")
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         return error
+
+
+def _is_below(path: str, tree: str) -> bool:
+    real, top = os.path.realpath(path), os.path.realpath(tree)
+    return os.path.commonpath([real, top]) == top
 
 
 def _no_directory(directory: str, exists: bool) -> SpecError:

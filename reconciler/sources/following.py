@@ -1,165 +1,202 @@
-"""The revision in force: the last good one, whatever happens to newer ones, and why they are not taken."""
+"""Holds the last good revision of a source: what is refused leaves it in force, and says why."""
 
 from __future__ import annotations
 
-import contextlib
+import dataclasses
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
-from reconciler.core.diagnostics import Diagnostic
-from reconciler.errors import ReconcilerError, SourceError, SpecError
+from reconciler.core.location import check_commit
+from reconciler.errors import SourceError, SpecError, UsageError
 from reconciler.sources import Revision, Source
 
-ENOUGH_FILES = 4  # with fewer, losing half of them is an edit like any other
+_MANY = 4  # below so many files, losing half of them is an everyday edit
+_TOLD = 256
 
 
 class Memory(Protocol):
-    """Texts by key that outlive the program."""
+    """What survives a restart of the program."""
 
     def recall(self, key: str) -> str | None:
-        """What was kept under a key."""
+        """What was kept last under a key."""
+        ...
 
     def keep(self, key: str, value: str) -> None:
-        """Keep it."""
+        """Keep it, durably; "" is as good as nothing."""
+        ...
 
 
 @dataclass(frozen=True)
-class Trouble:
-    """Why what is new is not in force. `since` is a time of the wall clock."""
+class SourceTrouble:
+    """Why the newest revision is not in force. `attempted` is its id where that is known; `since` the first time."""
 
     code: str
     message: str
-    remedy: str = ""
-    since: float = field(default=0.0, compare=False)
-    diagnostics: tuple[Diagnostic, ...] = field(default=(), compare=False)
+    remedy: str
+    diagnostics: tuple[object, ...]
+    attempted: str
+    since: float
+
+    def same(self, other: SourceTrouble | None) -> bool:
+        """Whether it is the same trouble, whenever that began."""
+        return other is not None and dataclasses.replace(other, since=self.since) == self
+
+
+@dataclass(frozen=True)
+class _Last:
+    """What is remembered of the last good revision."""
+
+    id: str
+    commit: str
+    files: int
 
 
 class Following:
-    """Follows one source. A revision that does not fetch, verify, parse or validate changes nothing."""
+    """One source and what is in force of it. `good` None: nothing yet, and nothing may be done then."""
 
     def __init__(self, source: Source, memory: Memory, *, now: Callable[[], float]) -> None:
-        self._source = source
+        self.source = source
+        self.good: Revision | None = None
+        self.trouble: SourceTrouble | None = None
         self._memory = memory
         self._now = now
-        self.name = source.name
-        self.polls = source.polls
-        self.good: Revision | None = None
-        self.trouble: Trouble | None = None
-        self.pinned: str | None = None
-        self._accepted: str | None = None
-        self._known = self._recall()
-
-    def _recall(self) -> dict[str, Any]:
-        """What was in force when the program ran last: commit, number of files, name of the fleet."""
-        with contextlib.suppress(ValueError, TypeError):
-            found = json.loads(self._memory.recall("good") or "{}")
-            if isinstance(found, dict):
-                if hasattr(self._source, "verified"):
-                    self._source.verified = found.get("verified")
-                return found
-        return {}
+        self._told: dict[tuple[object, ...], None] = {}
+        self._last = _last(self._recall("good"))
+        self._accepted = self._recall("accepted")
+        self.pinned: str | None = self._recall("pinned") or None
+        self._hold()
 
     async def refresh(self) -> bool:
-        """Ask the source; whether another revision is in force now. What went wrong is `trouble`, never raised."""
+        """One attempt. True when a revision is in force that was not before; `trouble` says what is refused, and why.
+
+        Cancelled, it leaves everything as it was.
+        """
+        pinned = self.pinned
         try:
-            revision = await self._newest()
-            self._check(revision)
-        except SpecError as error:
-            found = tuple(d for d in error.diagnostics if isinstance(d, Diagnostic))
-            return await self._fail(error.code, _first(error, found), error.remedy, found)
-        except ReconcilerError as error:
-            return await self._fail(error.code, error.message, error.remedy)
-        self.trouble = None
-        return self._take(revision)
+            found = await self._attempt(pinned)
+            trouble = self._refused(found, pinned)
+        except (SourceError, SpecError) as error:
+            found, trouble = None, self._trouble_of(error)
+        if trouble is None:
+            return self._put_in_force(found)
+        restored = await self._restore() if self.good is None else None
+        # From here on nothing waits: all of it happens, or nothing.
+        self.trouble = self.trouble if trouble.same(self.trouble) else trouble
+        if restored is not None:
+            self.good = restored
+        return restored is not None
 
-    async def _newest(self) -> Revision:
-        if self.pinned is None:
-            return await self._source.read()
-        found = await self._source.recall(self.pinned)
-        if found is None:
-            raise SourceError(
-                f"{self.name}: it is pinned to {self.pinned}, which cannot be had", code="ref-not-found",
-                remedy="reconciler rollback --unpin",
-            )  # fmt: skip
-        return found
-
-    def _check(self, revision: Revision) -> None:
-        """Raises SourceError for a revision that is valid and must be a mistake all the same."""
-        if self.good is not None and revision.id == self.good.id:
-            return
-        if revision.desired.empty:
-            raise SourceError(
-                f"{revision.id} declares nothing at all: this is taken for a mistake", code="empty-specs",
-                remedy='to stop everything, keep the hosts, or set state = "stopped" in [defaults.session]',
-            )  # fmt: skip
-        fleet = self._known.get("fleet")
-        if self.good is not None and fleet not in (None, revision.desired.fleet.name):
-            raise SourceError(
-                f"{revision.id} renames the fleet {fleet} to {revision.desired.fleet.name}", code="renamed",
-                remedy="start reconciler run again, once nothing of the old name is wanted any more",
-            )  # fmt: skip
-        before = self._known.get("files", 0)
-        lost = isinstance(before, int) and before >= ENOUGH_FILES and revision.files * 2 < before
-        if lost and revision.id != self._accepted:
-            raise SourceError(
-                f"{revision.id} has {revision.files} of {before} spec files: this is taken for a mistake",
-                code="mass-loss", remedy=f"if it is meant: reconciler reconcile --accept {revision.id}",
-            )  # fmt: skip
-
-    async def _fail(self, code: str, message: str, remedy: str, found: tuple[Diagnostic, ...] = ()) -> bool:
-        trouble = Trouble(code, message, remedy, self._now(), found)
-        if trouble != self.trouble:  # the same again is not new
-            self.trouble = trouble
-        return self.good is None and await self._last_good()
-
-    async def _last_good(self) -> bool:
-        """At the start, with a source that gives nothing: what was in force last, where this machine has it."""
-        commit = self._known.get("commit")
-        if not isinstance(commit, str) or not commit:
-            return False
-        try:
-            revision = await self._source.recall(commit)
-        except ReconcilerError:
-            return False
-        return revision is not None and self._take(revision)
-
-    def _take(self, revision: Revision) -> bool:
-        if self.good is not None and revision.id == self.good.id:
-            return False
-        self.good = revision
-        self._known = {
-            "id": revision.id, "commit": revision.commit, "files": revision.files,
-            "fleet": revision.desired.fleet.name, "verified": getattr(self._source, "verified", None),
-        }  # fmt: skip
-        self._memory.keep("good", json.dumps(self._known))
-        return True
+    def news(self) -> SourceTrouble | None:
+        """The present trouble where nobody was told of it yet. A refused revision is told of once, however often it
+        is refused; an unreachable source again only after it could be reached.
+        """
+        if self.trouble is None:
+            return None
+        key = (self.trouble.attempted, self.trouble.code, "" if self.trouble.attempted else self.trouble.diagnostics)
+        if key in self._told:
+            return None
+        self._told[key] = None
+        while len(self._told) > _TOLD:
+            del self._told[next(iter(self._told))]
+        return self.trouble
 
     def accept(self, revision: str) -> None:
-        """A person says that this revision, which lost most of its files, is meant."""
+        """This revision may have lost most of its files: at the next refresh it is in force."""
         self._accepted = revision
-        self.poke()
+        self._keep("accepted", revision)
 
-    def pin(self, commit: str | None) -> None:
-        """Keep one commit in force whatever the branch says; None follows the branch again."""
-        if commit != self.pinned:
-            self.pinned = commit
-            self.poke()
+    def pin(self, commit: str) -> None:
+        """From the next refresh on this commit is in force, whatever the ref says; also after a restart.
 
-    async def changed(self) -> None:
-        """Return when there may be something new."""
-        await self._source.changed()
+        Raises UsageError for a source without commits, SourceError(bad-url) for what is no whole commit id.
+        """
+        if not self.source.polls:
+            raise UsageError(f"{self.source.name} has no revisions to pin", code="pin-directory")
+        self.pinned = check_commit(commit)
+        self._keep("pinned", self.pinned)
+        self._hold()
 
-    def poke(self) -> None:
-        """Ask the source now."""
-        self._source.poke()
+    def unpin(self) -> None:
+        """From the next refresh on the ref counts again."""
+        self.pinned = None
+        self._keep("pinned", "")
+        self._hold()
+
+    async def _attempt(self, pinned: str | None) -> Revision | None:
+        if pinned is None:
+            return await self.source.read()
+        if self.good is not None and self.good.commit == pinned:
+            return self.good
+        return await self.source.recall(pinned, fetch=True)
+
+    def _refused(self, found: Revision | None, pinned: str | None) -> SourceTrouble | None:
+        if found is None:
+            return self._trouble("ref-not-found", f"there is no commit {pinned}", "unpin it, or pin another one")
+        if found.desired.empty:
+            return self._trouble(
+                "empty-specs",
+                "the specs declare nothing at all: this is taken for a mistake",
+                'to stop everything, keep the hosts, or set state = "stopped" in [defaults.session]',
+                found.id,
+            )
+        before = self._last.files if self._last else 0
+        lost = before - found.files
+        # Whoever pins a commit has said which one is meant.
+        if before >= _MANY and lost * 2 > before and found.id != self._accepted and pinned is None:
+            message = f"{lost} of {before} spec files are gone since the last good revision: taken for a mistake"
+            return self._trouble("mass-loss", message, f"if it is meant, accept the revision {found.id}", found.id)
+        return None
+
+    def _put_in_force(self, found: Revision | None) -> bool:
+        assert found is not None
+        new = self.good is None or self.good.id != found.id
+        last = _Last(found.id, found.commit, found.files)
+        if last != self._last:
+            self._keep("good", json.dumps(dataclasses.asdict(last)))
+        self.good, self.trouble, self._last = found, None, last
+        # What has no revision may be told of again: it was over in between.
+        self._told = {key: None for key in self._told if key[0]}
+        self._hold()
+        return new
+
+    async def _restore(self) -> Revision | None:
+        """After a restart: the last good revision, as far as this machine still has it."""
+        if self._last is None or not self._last.commit:
+            return None
+        found = await self.source.recall(self._last.commit)
+        if found is None or found.desired.empty:
+            return None
+        return dataclasses.replace(
+            found, id=self._last.id, desired=dataclasses.replace(found.desired, revision=self._last.id)
+        )
+
+    def _hold(self) -> None:
+        commits = {self._last.commit if self._last else "", self.good.commit if self.good else "", self.pinned or ""}
+        self.source.hold(frozenset(commits - {""}))
+
+    def _trouble_of(self, error: SourceError | SpecError) -> SourceTrouble:
+        found = error.diagnostics if isinstance(error, SpecError) else ()
+        return SourceTrouble(error.code, error.message, error.remedy, found, error.revision, self._now())
+
+    def _trouble(self, code: str, message: str, remedy: str, attempted: str = "") -> SourceTrouble:
+        return SourceTrouble(code, message, remedy, (), attempted, self._now())
+
+    def _recall(self, key: str) -> str:
+        return self._memory.recall(f"source {key} {self.source.name}") or ""
+
+    def _keep(self, key: str, value: str) -> None:
+        self._memory.keep(f"source {key} {self.source.name}", value)
 
 
-def _first(error: SpecError, found: tuple[Diagnostic, ...]) -> str:
-    if not found:
-        return error.message
-    first = found[0]
-    place = f" at {first.file}:{first.line}" if first.file else ""
-    more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-    return f"{error.message}: {first.summary}{place}{more}"
+def _last(text: str) -> _Last | None:
+    """What was kept; None for nothing, and for what nobody can have kept."""
+    try:
+        values: Any = json.loads(text) if text else None
+        last = _Last(str(values["id"]), str(values["commit"]), int(values["files"])) if values else None
+        if last and last.commit:
+            check_commit(last.commit)
+    except (ValueError, TypeError, KeyError, SourceError):
+        return None
+    return last

@@ -1,4 +1,4 @@
-"""A directory as a source: read at once when something in it changes, whatever way an editor writes files."""
+"""Specs from a directory that is watched, also when it is replaced, vanishes and comes back."""
 
 from __future__ import annotations
 
@@ -6,101 +6,185 @@ import asyncio
 import contextlib
 import os
 import re
+import threading
 
-from watchfiles import Change, DefaultFilter, awatch
+from watchfiles._rust_notify import RustNotify, WatchfilesRustInternalError
 
+from reconciler.errors import SourceError, SpecError
 from reconciler.sources import Revision
 from reconciler.sources.directory import load_counted
 
-_MOST = 100_000  # files that are looked at
-_DEBOUNCE = 150  # milliseconds: an editor that writes a file in several steps is done by then
-_LOOK = 2.0  # seconds between two looks at the files' times: some file systems tell nobody of changes
-# What editors keep beside a file while it is being edited.
-_SCRATCH = re.compile(r"(.*~|.*\.(swp|swo|swx|tmp|bak|orig|part)|4913|\.#.*|#.*#|.*___jb_(tmp|old)___|\..*\.kate-swp)")
+_QUIET_MS = 150  # so long nothing more may happen before a change counts as finished
+_BURST_MS = 1500  # but no longer than this
+_LOOK_MS = 500  # how often to look whether the directory is still the same one
+_SETTLE = 0.1
+_SETTLE_TRIES = 20
+_UNWATCHED = 5.0
+
+# What editors write beside the file that is edited; hidden names are left out anyway.
+_EDITORS = re.compile(r"#.*#|.*~|4913|.*\.(?:tmp|sw[a-px-z]|bak)|.*___jb_(?:tmp|old|bak)___", re.DOTALL)
+
+_Identity = tuple[str, int, int] | None
 
 
-class _Specs(DefaultFilter):
-    """All changes but those of scratch files."""
+def matters(path: str, top: str) -> bool:
+    """Whether a change of `path` below `top` can change the specs: not hidden, not of an editor.
 
-    def __call__(self, change: Change, path: str) -> bool:
-        return not _SCRATCH.fullmatch(os.path.basename(path)) and "/.git/" not in path
+    The ignore file matters; so does `..data` and its like, which Kubernetes switches to bring in new files.
+    """
+    below = os.path.relpath(path, top)
+    if below in (".", ".reconcilerignore"):
+        return True
+    parts = below.split(os.sep)
+    if any(part.startswith(".") and not part.startswith("..") for part in parts):
+        return False
+    return _EDITORS.fullmatch(parts[-1]) is None
 
 
 class DirectorySource:
-    """Specs in a directory of this machine."""
+    """The specs below a directory of this machine."""
 
     polls = False
 
     def __init__(self, directory: str) -> None:
-        self.name = directory
-        self._poked = asyncio.Event()
-        self._read_as: object = None
+        self.name = os.path.abspath(directory)
+        self._directory = directory
+        self._told = asyncio.Event()
+        self._stop = threading.Event()
+        self._watch: asyncio.Task[None] | None = None
+        self._armed = asyncio.Event()
+        self._last = ""
 
     async def read(self) -> Revision:
-        """What the files say now. Raises SpecError."""
-        # Before, not after: what changes while it is read is read again.
-        self._read_as = await asyncio.to_thread(_signature, self.name)
-        desired, files = await asyncio.to_thread(load_counted, self.name)
+        """The specs as they are. What is new is read again until two reads agree, so that no half-written file counts.
+
+        Raises SpecError with every diagnostic; SourceError(fetch-failed) where they keep on changing.
+        """
+        await self._begin_to_watch()
+        self._told.clear()
+        found = await asyncio.to_thread(self._load)
+        for _ in range(_SETTLE_TRIES):
+            if isinstance(found, Revision) and found.id == self._last:
+                return found
+            await asyncio.sleep(_SETTLE)
+            again = await asyncio.to_thread(self._load)
+            if _same(found, again):
+                break
+            found = again
+        else:
+            raise SourceError(f"{self.name} keeps on changing while it is read", code="fetch-failed")
+        if isinstance(found, SpecError):
+            raise found
+        self._last = found.id
+        return found
+
+    def _load(self) -> Revision | SpecError:
+        try:
+            desired, files = load_counted(self._directory)
+        except SpecError as error:
+            return error
         return Revision(desired.revision, "", desired, files)
 
-    async def recall(self, commit: str) -> Revision | None:
-        """A directory remembers nothing."""
+    async def recall(self, commit: str, *, fetch: bool = False) -> Revision | None:
+        """None: a directory remembers nothing."""
         return None
+
+    def hold(self, commits: frozenset[str]) -> None:
+        """There are none."""
 
     async def changed(self) -> None:
-        """Return when a file below it was written, made or removed since the last `read`, or when it is poked."""
-        poked = asyncio.create_task(self._poked.wait())
-        watched = asyncio.create_task(self._watch())
-        try:
-            await asyncio.wait([poked, watched], return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            self._poked.clear()
-            for task in (poked, watched):
-                task.cancel()
-            await asyncio.gather(poked, watched, return_exceptions=True)
-
-    async def _watch(self) -> None:
-        stop = asyncio.Event()
-        try:
-            while True:
-                with contextlib.suppress(FileNotFoundError):
-                    async for changes in awatch(
-                        self.name, watch_filter=_Specs(), debounce=_DEBOUNCE, rust_timeout=int(_LOOK * 1000),
-                        yield_on_timeout=True, stop_event=stop,
-                    ):  # fmt: skip
-                        if changes or await self._differs():
-                            return
-                if await self._differs():
-                    return
-                await asyncio.sleep(_LOOK)
-        finally:
-            stop.set()
-
-    async def _differs(self) -> bool:
-        return await asyncio.to_thread(_signature, self.name) != self._read_as
+        """Returns when something below the directory may have changed since the last `read` began."""
+        await self._begin_to_watch()
+        await self._told.wait()
 
     def poke(self) -> None:
-        """Read it now."""
-        self._poked.set()
+        """Somebody says that it changed."""
+        self._told.set()
 
     async def close(self) -> None:
-        """Nothing is held between two calls."""
+        """Stop watching; safe to call twice."""
+        self._stop.set()
+        if self._watch is not None:
+            self._watch.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._watch
+
+    async def _begin_to_watch(self) -> None:
+        """Before anything is read: a change after the read has begun is never missed."""
+        if self._watch is None and not self._stop.is_set():
+            self._watch = asyncio.create_task(self._keep_watching())
+        if self._watch is not None:
+            await self._armed.wait()
+
+    async def _keep_watching(self) -> None:
+        """Watch; begin anew whenever the path leads to another directory than before."""
+        try:
+            while not self._stop.is_set():
+                before = self._identity()
+                if before is None:
+                    self._armed.set()
+                    await asyncio.sleep(_LOOK_MS / 1000)
+                    now = self._identity()
+                else:
+                    now = await self._watch_one(before)
+                if now != before:
+                    self._told.set()
+        finally:
+            self._armed.set()
+
+    async def _watch_one(self, identity: _Identity) -> _Identity:
+        """Watch this directory until the path leads elsewhere; gives where it leads then."""
+        try:
+            watcher = await asyncio.to_thread(RustNotify, [self.name], False, False, 300, True, True)
+        except (OSError, WatchfilesRustInternalError):
+            return await self._cannot_watch()
+        with watcher:
+            now = self._identity()
+            if now == identity:
+                self._rearmed()
+            while now == identity and not self._stop.is_set():
+                paths = [path for path in await self._wait_for_changes(watcher) if matters(path, self.name)]
+                now = self._identity()
+                if paths:
+                    self._told.set()
+                if any(os.path.islink(path) or os.path.isdir(path) for path in paths):  # noqa: ASYNC240 - a few stats
+                    break  # watch what is there now
+        return now
+
+    async def _wait_for_changes(self, watcher: RustNotify) -> list[str]:
+        waiting = asyncio.ensure_future(asyncio.to_thread(watcher.watch, _BURST_MS, _QUIET_MS, _LOOK_MS, self._stop))
+        try:
+            found = await asyncio.shield(waiting)
+        except asyncio.CancelledError:
+            self._stop.set()  # a thread cannot be cancelled, and the watcher must outlive it
+            await waiting
+            raise
+        return [path for _, path in found] if isinstance(found, set) else []
+
+    def _rearmed(self) -> None:
+        """What changed while nothing watched is not lost: after the first time, look once more."""
+        if self._armed.is_set():
+            self._told.set()
+        self._armed.set()
+
+    async def _cannot_watch(self) -> _Identity:
+        """The directory went away, or the kernel refuses (its limit of watches): look every few seconds instead."""
+        self._armed.set()
+        await asyncio.sleep(_LOOK_MS / 1000 if self._identity() is None else _UNWATCHED)
+        self._told.set()
+        return self._identity()
+
+    def _identity(self) -> _Identity:
+        try:
+            status = os.stat(self.name)
+        except OSError:
+            return None
+        return os.path.realpath(self.name), status.st_dev, status.st_ino
 
 
-def _signature(directory: str) -> object:
-    """What is different whenever a file below it is: names, sizes, times. None where there is no such directory."""
-    try:
-        top = os.stat(directory)
-    except OSError:
-        return None
-    found: list[tuple[str, int, int, int]] = [("", top.st_ino, top.st_dev, 0)]
-    for place, directories, files in os.walk(directory, followlinks=True):
-        directories[:] = [name for name in directories if not name.startswith(".")]
-        for name in files:
-            if not _SCRATCH.fullmatch(name):
-                with contextlib.suppress(OSError):
-                    status = os.stat(os.path.join(place, name))
-                    found.append((os.path.join(place, name), status.st_ino, status.st_mtime_ns, status.st_size))
-        if len(found) > _MOST:
-            break
-    return sorted(found)
+def _same(one: Revision | SpecError, other: Revision | SpecError) -> bool:
+    if isinstance(one, Revision) and isinstance(other, Revision):
+        return one.id == other.id
+    if isinstance(one, SpecError) and isinstance(other, SpecError):
+        return (one.message, one.diagnostics) == (other.message, other.diagnostics)
+    return False

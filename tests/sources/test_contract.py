@@ -1,229 +1,191 @@
-"""What every source promises, whatever its kind; and what stays in force when it breaks its own."""
+"""What every kind of source owes whoever follows it."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
-from reconciler.errors import ReconcilerError
+from reconciler.errors import ReconcilerError, SourceError, SpecError
 from reconciler.sources import Source, open_source
-from reconciler.sources.following import Following
-from reconciler.sources.notes import Notes
-from tests.sources.repository import FLEET, Repository
+from tests.sources.repositories import ENV, Repository, session
 
 
 class Place:
-    """Somewhere that specs are written to, and the source that reads them."""
+    """Where the specs of one source are, and how they are changed there."""
 
-    def __init__(self, kind: str, place: Path) -> None:
+    def __init__(self, kind: str, root: Path) -> None:
         self.kind = kind
-        self.place = place
-        self.repository = Repository(place) if kind == "git" else None
-        self.directory = place / "specs" if kind == "directory" else place / "repository/specs"
-        self.text = str(self.directory) if kind == "directory" else f"{self.repository.url}?path=specs"  # type: ignore[union-attr]
-
-    def write(self, **files: str | None) -> None:
-        """Files by their stems; None removes."""
-        if self.repository is not None:
-            self.repository.commit({f"specs/{name}.toml": text for name, text in files.items()})
-            return
+        self.state = root / "state"
+        self._repository = Repository(root / "fleet") if kind == "git" else None
+        self.directory = root / "fleet"
         self.directory.mkdir(exist_ok=True)
+        self.text = self._repository.url if self._repository else str(self.directory)
+
+    def write(self, files: dict[str, str | None]) -> None:
+        if self._repository is not None:
+            self._repository.commit(files)
+            return
         for name, text in files.items():
-            path = self.directory / f"{name}.toml"
-            path.unlink() if text is None else path.write_text(text, encoding="utf-8")
+            path = self.directory / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.unlink() if text is None else path.write_text(text)
 
     def vanish(self) -> None:
-        top = self.directory if self.repository is None else self.repository.path
-        top.rename(self.place / "away")
-
-    def come_back(self) -> None:
-        top = self.directory if self.repository is None else self.repository.path
-        (self.place / "away").rename(top)
+        self.directory.rename(self.directory.with_name("gone"))
 
     def open(self) -> Source:
-        return open_source(self.text, state=self.place / "state")
-
-    def follow(self) -> Following:
-        return Following(self.open(), Notes(self.place / "state"), now=lambda: 7.0)
+        return open_source(self.text, state=self.state)
 
 
 @pytest.fixture(params=["directory", "git"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    for key in ("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM"):
+        monkeypatch.setenv(key, ENV[key])
     made = Place(request.param, tmp_path)
-    before = dict(os.environ)
-    if made.repository is not None:
-        os.environ.update(made.repository.env)
-    yield made
-    os.environ.clear()
-    os.environ.update(before)
+    made.write({"a.toml": session("a")})
+    return made
 
 
-async def test_a_revision_has_an_id_that_changes_with_what_it_says(place: Place) -> None:
-    place.write(fleet=FLEET)
-    source = place.open()
-    first = await source.read()
-    assert first.desired.revision == first.id
-    assert (await source.read()).id == first.id
-    place.write(more='[sessions.b]\nagent = "shell"\nargs = ["x"]\n')
-    second = await source.read()
-    assert second.id != first.id
-    assert (second.files, set(second.desired.sessions)) == (2, {"api", "b"})
+@pytest_asyncio.fixture
+async def source(place: Place) -> AsyncIterator[Source]:
+    opened = place.open()
+    yield opened
+    await opened.close()
 
 
-async def test_what_cannot_be_read_is_an_error_and_never_an_empty_fleet(place: Place) -> None:
-    place.write(fleet=FLEET)
-    source = place.open()
-    place.vanish()
-    with pytest.raises(ReconcilerError) as error:
-        await source.read()
-    assert error.value.remedy or error.value.exit_code == 65
-
-
-async def test_a_poke_ends_the_waiting(place: Place) -> None:
-    place.write(fleet=FLEET)
-    source = place.open()
-    await source.read()
-    waiting = asyncio.create_task(source.changed())
-    await asyncio.sleep(0.05)
-    assert not waiting.done()
-    source.poke()
-    async with asyncio.timeout(5):
-        await waiting
-
-
-# -- what is in force ------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("broken", "code"),
-    [
-        ("[sessions.api", "invalid-spec"),
-        (FLEET.replace("agent", "agnet"), "invalid-spec"),
-        ('[fleet]\nname = "t"\n', "empty-specs"),
-        (FLEET.replace('"t"', '"other"'), "renamed"),
-    ],
-)
-async def test_a_broken_revision_leaves_the_last_good_one_in_force(place: Place, broken: str, code: str) -> None:
-    place.write(fleet=FLEET)
-    following = place.follow()
-    assert await following.refresh()
-    good = following.good
-    place.write(fleet=broken)
-    assert not await following.refresh()
-    assert following.good is good
-    assert following.trouble is not None
-    assert following.trouble.code == code
-    place.write(fleet=FLEET + 'labels = { x = "1" }\n')
-    assert await following.refresh()
-    assert following.trouble is None
-
-
-async def test_losing_most_of_the_files_is_taken_for_a_mistake_until_a_person_says_otherwise(place: Place) -> None:
-    sessions = {f"s{number}": f'[sessions.s{number}]\nagent = "shell"\nargs = ["x"]\n' for number in range(5)}
-    place.write(fleet=FLEET, **sessions)
-    following = place.follow()
-    await following.refresh()
-    place.write(**dict.fromkeys(sessions))
-    assert not await following.refresh()
-    assert following.trouble is not None
-    assert following.trouble.code == "mass-loss"
-    assert following.good is not None
-    assert len(following.good.desired.sessions) == 6
-    again = place.follow()  # the program is started again: it knows what there was
-    assert not await again.refresh() or again.good is not None
-    assert again.trouble is not None
-    revision = again.trouble.remedy.rpartition(" ")[2]
-    again.accept(revision)
-    assert await again.refresh()
-    assert again.good is not None
-    assert set(again.good.desired.sessions) == {"api"}
-
-
-async def test_a_source_that_is_gone_and_returns_changes_nothing(place: Place) -> None:
-    place.write(fleet=FLEET)
-    following = place.follow()
-    await following.refresh()
-    place.vanish()
-    assert not await following.refresh()
-    trouble = following.trouble
-    assert trouble is not None
-    await following.refresh()
-    assert following.trouble is trouble  # the same trouble, with its time
-    place.come_back()
-    assert not await following.refresh()
-    assert following.trouble is None
-
-
-async def test_after_a_restart_git_gives_the_last_good_commit_though_it_cannot_be_reached(place: Place) -> None:
-    place.write(fleet=FLEET)
-    await place.follow().refresh()
-    place.vanish()
-    again = place.follow()
-    taken = await again.refresh()
-    assert again.trouble is not None
-    assert taken == (place.kind == "git")
-    assert (again.good is not None) == taken
-
-
-async def test_a_pin_holds_one_commit_whatever_the_branch_says(tmp_path: Path) -> None:
-    place = Place("git", tmp_path)
-    place.write(fleet=FLEET)
-    following = place.follow()
-    await following.refresh()
-    assert following.good is not None
-    first = following.good.commit
-    place.write(more='[sessions.b]\nagent = "shell"\nargs = ["x"]\n')
-    assert await following.refresh()
-    following.pin(first)
-    assert await following.refresh()
-    assert following.good.commit == first
-    assert not await following.refresh()
-    following.pin(None)
-    assert await following.refresh()
-    assert set(following.good.desired.sessions) == {"api", "b"}
-
-
-# -- a directory tells by itself -------------------------------------------------------------------------------------
-
-
-async def _tells(source: Source, seconds: float) -> bool:
+async def returns(source: Source) -> bool:
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(5):
             await source.changed()
     except TimeoutError:
         return False
     return True
 
 
-async def test_a_directory_tells_of_writes_removals_and_replacements_and_not_of_editors_scratch_files(
-    tmp_path: Path,
-) -> None:
-    place = Place("directory", tmp_path)
-    place.write(fleet=FLEET)
-    source = place.open()
+async def test_what_is_declared_there_is_what_is_read(source: Source) -> None:
+    found = await source.read()
+    assert set(found.desired.sessions) == {"a"}
+    assert found.files == 1
+    assert found.id == found.desired.revision != ""
+
+
+async def test_the_same_content_is_the_same_revision_and_another_is_another(source: Source, place: Place) -> None:
+    first = await source.read()
+    assert (await source.read()).id == first.id
+    place.write({"b.toml": session("b")})
+    second = await source.read()
+    assert set(second.desired.sessions) == {"a", "b"}
+    assert (second.id != first.id, second.files) == (True, 2)
+
+
+async def test_two_that_read_the_same_place_agree(source: Source, place: Place) -> None:
+    other = place.open()
+    one, two = await asyncio.gather(source.read(), other.read())
+    await other.close()
+    assert (one.id, one.desired) == (two.id, two.desired)
+
+
+async def test_invalid_specs_are_an_error_with_every_diagnostic(source: Source, place: Place) -> None:
+    place.write({"a.toml": session("a", "nonsense = 1\n"), "b.toml": "["})
+    with pytest.raises(SpecError) as caught:
+        await source.read()
+    assert len(caught.value.diagnostics) == 2
+
+
+async def test_a_place_that_is_gone_is_an_error_and_never_an_empty_fleet(source: Source, place: Place) -> None:
     await source.read()
-    for name in (".fleet.toml.swp", "4913", "fleet.toml~", ".#fleet.toml", "#fleet.toml#"):
-        (place.directory / name).write_text("x", encoding="utf-8")
-    assert not await _tells(source, 0.7)
-    beside = tmp_path / "new.toml"
-    beside.write_text(FLEET + 'labels = { x = "1" }\n', encoding="utf-8")
-    beside.rename(place.directory / "fleet.toml")
-    assert await _tells(source, 10)  # also of what happened before it was asked
-    await source.read()
-    waiting = asyncio.create_task(_tells(source, 10))
-    await asyncio.sleep(0.2)
-    (place.directory / "prompt.md").write_text("x", encoding="utf-8")
-    assert await waiting
-    await source.read()
-    waiting = asyncio.create_task(_tells(source, 10))
-    await asyncio.sleep(0.2)
-    other = tmp_path / "other"
-    other.mkdir()
-    (other / "fleet.toml").write_text(FLEET, encoding="utf-8")
     place.vanish()
-    other.rename(place.directory)
-    assert await waiting
+    with pytest.raises((SourceError, SpecError)) as caught:
+        await source.read()
+    assert caught.value.message
+
+
+async def test_a_prompt_file_is_part_of_the_revision(source: Source, place: Place) -> None:
+    place.write({"a.toml": session("a", 'prompt_file = "p.md"\n'), "p.md": "one"})
+    first = await source.read()
+    place.write({"p.md": "two"})
+    second = await source.read()
+    assert (first.desired.prompts, second.desired.prompts) == ({"a": "one"}, {"a": "two"})
+    assert first.id != second.id
+
+
+async def test_a_poke_says_look_now_and_is_used_up_by_a_read(source: Source) -> None:
+    await source.read()
+    source.poke()
+    assert await returns(source)
+    await source.read()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.8):
+            await source.changed()
+
+
+async def test_a_poke_during_a_read_is_not_lost(source: Source) -> None:
+    reading = asyncio.create_task(source.read())
+    await asyncio.sleep(0.01)
+    source.poke()
+    await reading
+    assert await returns(source)
+
+
+async def test_one_that_need_not_be_asked_tells_of_a_change_by_itself(source: Source, place: Place) -> None:
+    await source.read()
+    place.write({"b.toml": session("b")})
+    if not source.polls:
+        assert await returns(source)
+    assert set((await source.read()).desired.sessions) == {"a", "b"}
+
+
+async def test_a_read_that_is_cancelled_leaves_a_source_that_can_be_read(source: Source, place: Place) -> None:
+    for pause in (0.0, 0.005, 0.02, 0.05, 0.09):
+        reading = asyncio.create_task(source.read())
+        await asyncio.sleep(pause)
+        reading.cancel()
+        await asyncio.wait([reading])
+    assert set((await source.read()).desired.sessions) == {"a"}
+
+
+async def test_what_is_not_kept_is_not_recalled(source: Source) -> None:
+    await source.read()
+    assert await source.recall("0" * 40) is None
+
+
+async def test_what_was_read_is_recalled_without_the_place_where_there_are_commits(
+    source: Source, place: Place
+) -> None:
+    found = await source.read()
+    place.vanish()
+    again = await source.recall(found.commit)
+    assert (again.desired.sessions if again else None) == (found.desired.sessions if found.commit else None)
+
+
+async def test_a_closed_source_may_be_closed_again(source: Source) -> None:
+    await source.read()
+    await source.close()
+    await source.close()
+
+
+async def test_the_name_says_where_it_is(source: Source, place: Place) -> None:
+    assert str(place.directory) in source.name
+
+
+async def test_nothing_is_written_to_the_place(source: Source, place: Place) -> None:
+    before = {path: path.stat().st_mtime_ns for path in place.directory.rglob("*")}
+    await source.read()
+    assert {path: path.stat().st_mtime_ns for path in place.directory.rglob("*")} == before
+
+
+@pytest.mark.parametrize("text", ["http://example.com/r.git", "git+ssh://-x/r", "git+file:///r?ref=main"])
+def test_a_bad_url_is_an_error_before_anything_is_read(text: str, tmp_path: Path) -> None:
+    with pytest.raises(SourceError) as caught:
+        open_source(text, state=tmp_path)
+    assert caught.value.code == "bad-url"
+
+
+def test_a_directory_has_no_signatures(tmp_path: Path) -> None:
+    with pytest.raises(ReconcilerError) as caught:
+        open_source(str(tmp_path), verify="head", state=tmp_path)
+    assert caught.value.exit_code == 64
