@@ -3,7 +3,6 @@
     ReconcilerError
     ├── UsageError        the command line          exit 64   no use in trying again
     ├── SpecError         the specs                 exit 65   no use in trying again
-    ├── SourceError       where specs come from     exit 1    later, or when it was repaired
     ├── GuardError        a guard said no           exit 7    lift the guard first
     ├── LeaseHeldError    another controller works  exit 6    later
     ├── SourceError       where the specs come from exit 1, 7 or 64
@@ -45,14 +44,6 @@ class SpecError(ReconcilerError):
         super().__init__(message, code=code)
         self.diagnostics = diagnostics
         self.revision = ""  # of a source with revisions: which one is not valid
-
-
-class SourceError(ReconcilerError):
-    """A source gives no revision, or one that must not be taken.
-
-    Codes: bad-url, fetch-failed, ref-not-found, path-missing, verify-failed, git-missing, mass-loss, empty-specs,
-    renamed.
-    """
 
 
 class GuardError(ReconcilerError):
