@@ -11,6 +11,7 @@ from reconciler import drivers
 from reconciler.core.agent import Agent
 from reconciler.core.diff import Diff, compare, owners
 from reconciler.core.guards import check_emptiness, check_stops
+from reconciler.core.holds import suspended
 from reconciler.core.observed import HostSeen, Observed, Reached
 from reconciler.core.plan import Plan, make_plan
 from reconciler.core.report import Report
@@ -71,7 +72,8 @@ async def preview(
     places = {name: host for name, host in {**last, **journal.places()}.items() if name not in taken}
     diff = compare(desired, observed, places)
     silent = [name for name, found in observed.hosts.items() if not isinstance(found, Reached)]
-    hold = hold_for(desired, diff, options.selection, silent)
+    # What was not selected is not shown at all, suspended or not.
+    hold = {**suspended(desired, diff, journal.suspensions()), **hold_for(desired, diff, options.selection, silent)}
     plan = make_plan(
         diff, desired, observed, agents, plan_id=secrets.token_hex(16), controller=holder(), hold=hold,
         restart=frozenset(address(desired, text) for text in options.restart), archive=heads,

@@ -116,6 +116,7 @@ class Session(Model):
         description="A built-in agent (`claude-code`, `codex`, `opencode`, `gemini`, `shell`) or a declared one."
     )
     state: Literal["running", "stopped"] = Field("running", description="What it should be.")
+    suspend: Flag = Field(False, description="Nothing is done to it, whatever the specs say; observed only.")
     lifecycle: Literal["service", "task"] = Field(
         "service", description="Kept running; or one headless prompt, where exit 0 is *complete*."
     )
