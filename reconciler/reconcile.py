@@ -6,17 +6,19 @@ import asyncio
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from reconciler import drivers
 from reconciler.core.agent import Agent
 from reconciler.core.diff import Diff, compare, owners
 from reconciler.core.guards import check_emptiness, check_stops
-from reconciler.core.holds import suspended
+from reconciler.core.holds import open_gate, suspended
 from reconciler.core.observed import HostSeen, Observed, Reached
 from reconciler.core.plan import Plan, make_plan
 from reconciler.core.report import Report
 from reconciler.core.selection import Selection, address, hold_for
 from reconciler.core.spec import Desired
+from reconciler.core.windows import gate
 from reconciler.execute import Execution, Tell
 from reconciler.hosts import Hosts
 from reconciler.journal import Journal
@@ -48,6 +50,7 @@ class Options:
     restart: tuple[str, ...] = ()
     max_stop: str | None = None
     take_over: tuple[str, ...] = ()  # sessions whose silent host is taken for gone, because a person says so
+    ignore_windows: bool = False  # act although a window of the specs holds changes
 
 
 async def preview(
@@ -56,8 +59,13 @@ async def preview(
     journal: Journal,
     options: Options | None = None,
     seen: Callable[[HostSeen], None] = lambda _: None,
+    now: datetime | None = None,
 ) -> Pass:
-    """What would happen, and why. Changes nothing anywhere. Raises GuardError for specs that declare nothing."""
+    """What would happen, and why. Changes nothing anywhere. Raises GuardError for specs that declare nothing.
+
+    `now` is the moment for which windows and suspensions count; the clock's, where nobody says otherwise.
+    """
+    now = now or datetime.now(UTC)
     options = options or Options()
     check_emptiness(desired)
     agents = drivers.agents(desired)
@@ -73,11 +81,14 @@ async def preview(
     diff = compare(desired, observed, places)
     silent = [name for name, found in observed.hosts.items() if not isinstance(found, Reached)]
     # What was not selected is not shown at all, suspended or not.
-    hold = {**suspended(desired, diff, journal.suspensions()), **hold_for(desired, diff, options.selection, silent)}
+    hold = {
+        **suspended(desired, diff, journal.suspensions(now.timestamp())),
+        **hold_for(desired, diff, options.selection, silent),
+    }
     plan = make_plan(
         diff, desired, observed, agents, plan_id=secrets.token_hex(16), controller=holder(), hold=hold,
         restart=frozenset(address(desired, text) for text in options.restart), archive=heads,
-        relations=related, taken=frozenset(taken),
+        relations=related, taken=frozenset(taken), gate=gate(desired, now) if not options.ignore_windows else open_gate,
     )  # fmt: skip
     return Pass(desired, agents, observed, diff, plan, archive)
 

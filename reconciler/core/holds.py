@@ -26,6 +26,11 @@ class Hold:
 Gate = Callable[[Entry, Decision], Hold | None]
 
 
+def open_gate(entry: Entry, decision: Decision) -> Hold | None:
+    """The gate that holds nothing."""
+    return None
+
+
 @dataclass(frozen=True)
 class Suspension:
     """Somebody said that nothing is to be done at an address (session.NAME, host.NAME, fleet), until then if ever."""

@@ -13,7 +13,7 @@ from reconciler.core.agent import Agent
 from reconciler.core.decide import decide
 from reconciler.core.decision import Decision
 from reconciler.core.diff import Change, Diff, Entry
-from reconciler.core.holds import Gate, Hold
+from reconciler.core.holds import Gate, Hold, open_gate
 from reconciler.core.launching import Context, ready_of
 from reconciler.core.observed import Observed, Reached, SessionSeen, Unreached
 from reconciler.core.readiness import satisfied
@@ -104,7 +104,7 @@ def make_plan(
     plan_id: str,
     controller: str = "",
     hold: Mapping[str, str | Hold | None] | None = None,
-    gate: Gate = lambda entry, decision: None,
+    gate: Gate = open_gate,
     restart: frozenset[str] = frozenset(),
     archive: Mapping[str, Archived] | None = None,
     relations: Mapping[str, Relation] | None = None,
@@ -252,7 +252,8 @@ def _wait_for(
         name, session.host, session.agent, dependency.until, ready,
         ready.timeout if dependency.until in ("started", "ready") else WAIT_LIMIT,
     )  # fmt: skip
-    if other is not None and other.verb in ("blocked", "unknown", "stop"):
+    # What a window holds stays as it is meanwhile, and may well be what is waited for.
+    if other is not None and other.verb in ("blocked", "unknown", "stop") and other.reason != "window":
         why = f"depends on session.{name}, which is {'to stop' if other.verb == 'stop' else other.verb}"
         return replace(
             action, verb="blocked", reason="dependency", message=f"{why}: {other.message}", steps=(), needs=(),

@@ -9,7 +9,7 @@ from typing import Any
 from reconciler import drivers
 from reconciler.core.agent import Agent
 from reconciler.core.diff import Diff, compare, fingerprint
-from reconciler.core.holds import Gate, Hold
+from reconciler.core.holds import Gate, Hold, open_gate
 from reconciler.core.launching import Context, record_for
 from reconciler.core.observed import (
     Exit,
@@ -118,7 +118,7 @@ def plan_of(
     *hosts: HostSeen,
     last_seen: Mapping[str, str] | None = None,
     hold: Mapping[str, str | Hold | None] | None = None,
-    gate: Gate = lambda entry, decision: None,
+    gate: Gate = open_gate,
     restart: frozenset[str] = frozenset(),
     plan_id: str = "plan-1",
     archive: Iterable[Archived] = (),
@@ -129,8 +129,8 @@ def plan_of(
     seen = observed(*hosts)
     diff = compare(desired, seen, last_seen)
     return make_plan(
-        diff, desired, seen, agents_of(desired), plan_id=plan_id, controller="me", hold=hold, gate=gate, restart=restart,
-        archive={found.session: found for found in archive}, relations=relations, taken=taken,
+        diff, desired, seen, agents_of(desired), plan_id=plan_id, controller="me", hold=hold, gate=gate,
+        restart=restart, archive={found.session: found for found in archive}, relations=relations, taken=taken,
     )  # fmt: skip
 
 
