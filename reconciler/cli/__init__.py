@@ -33,6 +33,7 @@ COMMANDS = {
     "transcript": "Read the conversation of a session.",
     "sync": "Copy what is new in the conversations into the archive; settle a divergence.",
     "purge": "Delete a conversation for good. The only command that does; it asks.",
+    "rollback": "The specs as they were, as a new commit; or hold `run` at a revision.",
     "history": "What was done, and what came of it.",
     "graph": "The order of things, as a picture.",
     "fmt": "Put specs in canonical form.",
