@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import pty
 import subprocess
 import sys
 import time
@@ -34,11 +36,11 @@ class Machine:
     def specs(self, text: str) -> None:
         (self.directory / "specs" / "fleet.toml").write_text(text)
 
-    def run(self, *arguments: str, code: int = 0) -> str:
+    def run(self, *arguments: str, code: int = 0, stdin: int = subprocess.DEVNULL) -> str:
         env = {"HOME": str(self.directory), "PATH": "/usr/bin:/bin", "USER": "ann", "LOGNAME": "ann", "TZ": "UTC"}
         done = subprocess.run(
             [sys.executable, "-m", "reconciler", *arguments], cwd=self.directory, env=env, capture_output=True,
-            text=True, check=False, stdin=subprocess.DEVNULL,
+            text=True, check=False, stdin=stdin,
         )  # fmt: skip
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout + done.stderr
@@ -80,6 +82,27 @@ def test_what_the_specs_suspend_is_said_to_be_still_held(machine: Machine) -> No
     machine.specs(SPECS + "suspend = true\n")
     assert "suspended by the specs at specs/fleet.toml:5" in machine.run("plan")
     assert "still held: the specs say suspend = true" in machine.run("unsuspend", "api")
+
+
+WINDOW = '[[windows]]\nkind = "deny"\nschedule = "* * * * *"\nduration = "1h"\n'
+
+
+@pytest.mark.parametrize(
+    ("options", "shown", "code"), [((), "held by the deny", 7), (("--ignore-windows",), "1 to start", 8)]
+)
+def test_a_window_holds_what_is_applied_by_hand_too_unless_told_otherwise(
+    machine: Machine, options: tuple[str, ...], shown: str, code: int
+) -> None:
+    machine.specs(WINDOW + SPECS)
+    assert "held by the deny window at specs/fleet.toml:1" in machine.run("plan")
+    assert "held by the deny window" in machine.run("why", "api")
+    ours, theirs = pty.openpty()
+    try:
+        os.write(ours, b"no\n")
+        assert shown in machine.run("apply", *options, code=code, stdin=theirs)
+    finally:
+        os.close(ours)
+        os.close(theirs)
 
 
 @pytest.mark.parametrize(
