@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 
 from reconciler.core.diff import Change
 from reconciler.core.markdown import DETAILS, ROWS, code, markdown
@@ -50,6 +51,20 @@ def hostile(text: str) -> Plan:
         changes=(Change(text, text, text),),
     )  # fmt: skip
     return replace(PLAN, actions=(item,), hosts={text: None})
+
+
+def parsed(text: str) -> list[str]:
+    """What a parser of CommonMark with tables finds outside of code: the kinds of its tokens, and their text."""
+    found = []
+    for token in MarkdownIt("commonmark").enable("table").parse(text):
+        children = token.children or [token]
+        found += [f"{child.type} {child.content}" for child in children if child.type not in ("code_inline", "fence")]
+    return found
+
+
+@given(texts)
+def test_a_parser_of_markdown_finds_nothing_of_it_outside_of_code(text: str) -> None:
+    assert parsed(markdown(hostile("x" + text), "x" + text)) == parsed(markdown(hostile("x"), "x"))
 
 
 EXPECTED = visible(markdown(hostile("x"), "x"))

@@ -74,6 +74,15 @@ def test_a_commit_reads_as_the_directory_did(repository: Repository) -> None:
     assert set(load_at(str(repository.specs), "main").sessions) == {"b"}
 
 
+def test_what_a_hook_of_git_is_told_of_another_place_does_not_count(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository.commit(fleet=API)
+    monkeypatch.setenv("GIT_DIR", ".git")
+    monkeypatch.setenv("GIT_INDEX_FILE", "/nowhere/index")
+    assert set(load_at(str(repository.specs), "main").sessions) == {"api"}
+
+
 def test_before_there_were_specs_nothing_was_declared(repository: Repository) -> None:
     repository.commit()
     repository.commit(fleet=API)
