@@ -1,4 +1,7 @@
-"""The local journal: intents with their outcomes, and where each session was last seen. Can be rebuilt by observing."""
+"""The local journal: intents with their outcomes, where each session was last seen, what a person put on hold.
+
+The first two can be rebuilt by observing; suspensions and what was kept under a key go with the file.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,10 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
+from reconciler.core.holds import Suspension
 from reconciler.errors import ReconcilerError
 
 _SCHEMA = """
@@ -24,6 +29,10 @@ CREATE TABLE IF NOT EXISTS events (
   type TEXT NOT NULL, before TEXT NOT NULL, after TEXT NOT NULL, reason TEXT NOT NULL, message TEXT NOT NULL
 );
 CREATE TABLE IF NOT EXISTS places (session TEXT PRIMARY KEY, host TEXT NOT NULL, at REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS suspensions (
+  address TEXT PRIMARY KEY, until REAL, reason TEXT NOT NULL, "by" TEXT NOT NULL, at REAL NOT NULL
+);
+CREATE TABLE IF NOT EXISTS memory (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
 
 
@@ -154,6 +163,52 @@ class Journal:
             )
             self._db.executemany("DELETE FROM places WHERE session = ?", [(session,) for session in gone])
 
+    def suspend(self, suspension: Suspension) -> None:
+        """Nothing is done at its address from now on; takes the place of an older one. Drops what has expired."""
+        until = suspension.until.timestamp() if suspension.until else None
+        now = time.time()
+        row = (suspension.address, until, suspension.reason[:2000], suspension.by[:200], now)
+        with _translated(self.path), self._db:
+            self._db.execute("BEGIN")
+            self._db.execute("DELETE FROM suspensions WHERE until <= ?", (now,))
+            self._db.execute(
+                'INSERT OR REPLACE INTO suspensions (address, until, reason, "by", at) VALUES (?,?,?,?,?)', row
+            )
+
+    def unsuspend(self, address: str) -> bool:
+        """Lift the suspension of an address; whether there was one."""
+        with _translated(self.path):
+            found = address in {suspension.address for suspension in self.suspensions()}
+            self._db.execute("DELETE FROM suspensions WHERE address = ?", (address,))
+        return found
+
+    def suspensions(self, now: float | None = None) -> tuple[Suspension, ...]:
+        """All that hold at `now` (the clock's), by address, with times of the local zone. Changes nothing."""
+        with _translated(self.path):
+            rows = self._db.execute(
+                'SELECT address, until, reason, "by", at FROM suspensions WHERE until IS NULL OR until > ?'
+                " ORDER BY address",
+                (time.time() if now is None else now,),
+            ).fetchall()
+        return tuple(
+            Suspension(address, _local(until) if until is not None else None, reason, by, _local(at))
+            for address, until, reason, by, at in rows
+        )
+
+    def recall(self, key: str) -> str | None:
+        """What was kept under a key, None where nothing was."""
+        with _translated(self.path):
+            row = self._db.execute("SELECT value FROM memory WHERE key = ?", (key,)).fetchone()
+        return str(row[0]) if row else None
+
+    def keep(self, key: str, value: str | None) -> None:
+        """Keep a value under a key, in place of what was there; None forgets it."""
+        with _translated(self.path):
+            if value is None:
+                self._db.execute("DELETE FROM memory WHERE key = ?", (key,))
+            else:
+                self._db.execute("INSERT OR REPLACE INTO memory (key, value) VALUES (?,?)", (key, value))
+
     def close(self) -> None:
         """Close the file."""
         self._db.close()
@@ -171,6 +226,10 @@ def open_journal(fleet: str, *, write: bool) -> Journal:
     return Journal(path if write or path.exists() else None)
 
 
+def _local(at: float) -> datetime:
+    return datetime.fromtimestamp(at).astimezone()
+
+
 @contextmanager
 def _translated(path: Path | None) -> Iterator[None]:
     try:
@@ -179,5 +238,5 @@ def _translated(path: Path | None) -> Iterator[None]:
         raise ReconcilerError(
             f"the journal {path} cannot be used: {error}",
             code="journal",
-            remedy="is the disk full or read-only? The journal may be deleted: it is rebuilt by observing",
+            remedy="is the disk full or read-only? The journal may be deleted: only suspensions and pins are lost",
         ) from error

@@ -18,21 +18,24 @@ import random
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from reconciler import drivers
 from reconciler.copies import Copies
 from reconciler.core.agent import Agent
 from reconciler.core.guards import check_stops
+from reconciler.core.holds import Hold
 from reconciler.core.launching import checks_for
 from reconciler.core.memory import Memory
 from reconciler.core.observed import Observed, Reached, Unreached
-from reconciler.core.plan import Hold, components
+from reconciler.core.plan import components
 from reconciler.core.report import Event, Outcome
 from reconciler.core.spec import Desired
 from reconciler.core.status import Status, source_status, statuses
 from reconciler.core.transcript import Archived
 from reconciler.core.transitions import Transition, dated, key, transitions
+from reconciler.core.windows import next_change
 from reconciler.errors import GuardError, HostError, LeaseHeldError, ReconcilerError
 from reconciler.hosts import Hosts
 from reconciler.journal import Intent, Journal
@@ -326,6 +329,10 @@ class Loop:
         times = [now + self._interval(), *(until for _, until in self._foreign.values() if until > now)]
         if (again := self._memory.next(now)) is not None:
             times.append(again)
+        if self._in_force is not None:
+            wall = datetime.fromtimestamp(self._tuning.clock(), UTC)
+            if (change := next_change(self._in_force.desired.windows, wall)) is not None:
+                times.append(now + (change - wall).total_seconds())
         return max(0.0, min(times) - now) + 0.001
 
     async def _first_looks(self) -> None:
@@ -360,22 +367,22 @@ class Loop:
     def _considered(self, force: _InForce, evidence: Evidence) -> Pass:
         options = Options(restart=tuple(sorted(self._restart)))
         hold = self._hold(force, evidence.observed)
-        places = self._journal.places()
-        done = consider(force.desired, evidence, places, options, hold)
+        now = datetime.fromtimestamp(self._tuning.clock(), UTC)
+        done = consider(force.desired, evidence, self._journal, now, options, hold)
         try:
             check_stops(done.plan, force.desired.fleet.max_stop)
         except GuardError as error:
             # The rest goes on: what has died comes back, whatever is refused.
             refused = Hold(error.code, error.message, error.remedy)
             hold |= {action.address: refused for action in done.plan.actions if action.stops_running}
-            done = consider(force.desired, evidence, places, options, hold)
+            done = consider(force.desired, evidence, self._journal, now, options, hold)
         return done
 
-    def _hold(self, force: _InForce, observed: Observed) -> dict[str, Hold | None]:
+    def _hold(self, force: _InForce, observed: Observed) -> dict[str, Hold]:
         assert self._works is not None
         now = asyncio.get_running_loop().time()
         self._foreign = {name: held for name, held in self._foreign.items() if held[1] > now}
-        hold: dict[str, Hold | None] = {**self._memory.hold(now)}
+        hold: dict[str, Hold] = {**self._memory.hold(now)}
         waits = {name: held for name, (held, _) in self._foreign.items()}
         waits |= {name: Hold("borrowed", f"{who} is at work there") for name, who in self._borrowed.items()}
         for place, held in waits.items():

@@ -6,17 +6,20 @@ import asyncio
 import secrets
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from reconciler import drivers
 from reconciler.core.agent import Agent
 from reconciler.core.diff import Diff, compare, owners
 from reconciler.core.guards import check_emptiness, check_stops
+from reconciler.core.holds import Hold, open_gate, suspended
 from reconciler.core.observed import HostSeen, Observed, Reached
-from reconciler.core.plan import LAUNCHES, Hold, Plan, make_plan
+from reconciler.core.plan import LAUNCHES, Plan, make_plan
 from reconciler.core.report import Report
 from reconciler.core.selection import Selection, address, hold_for
 from reconciler.core.spec import Desired
 from reconciler.core.transcript import Archived, Relation
+from reconciler.core.windows import gate
 from reconciler.execute import Execution, Tell
 from reconciler.hosts import Hosts
 from reconciler.journal import Intent, Journal
@@ -48,6 +51,7 @@ class Options:
     restart: tuple[str, ...] = ()
     max_stop: str | None = None
     take_over: tuple[str, ...] = ()  # sessions whose silent host is taken for gone, because a person says so
+    ignore_windows: bool = False  # act although a window of the specs holds changes
 
 
 @dataclass(frozen=True)
@@ -66,38 +70,50 @@ async def preview(
     journal: Journal,
     options: Options | None = None,
     seen: Callable[[HostSeen], None] = lambda _: None,
+    now: datetime | None = None,
 ) -> Pass:
-    """What would happen, and why. Changes nothing anywhere. Raises GuardError for specs that declare nothing."""
+    """What would happen, and why. Changes nothing anywhere. Raises GuardError for specs that declare nothing.
+
+    `now` is the moment for which windows and suspensions count; the clock's, where nobody says otherwise.
+    """
+    now = now or datetime.now(UTC)
     check_emptiness(desired)
     observed = await observe(hosts, desired, drivers.agents(desired), seen=seen)
     archive = open_archive(desired)
     heads = await asyncio.to_thread(archive.heads)
     agents = drivers.agents(desired, agents_seen(observed))
     related = await relations(hosts, desired, agents, observed, heads, archive.prefix_digest)
-    return consider(desired, Evidence(observed, archive, heads, related), journal.places(), options)
+    evidence = Evidence(observed, archive, heads, related)
+    return consider(desired, evidence, journal, now, options)
 
 
 def consider(
     desired: Desired,
     evidence: Evidence,
-    places: Mapping[str, str],
+    journal: Journal,
+    now: datetime,
     options: Options | None = None,
-    hold: Mapping[str, Hold | None] | None = None,
+    hold: Mapping[str, Hold] | None = None,
 ) -> Pass:
-    """Think, and look at nothing again. `places` is where the journal last saw each session, `hold` what waits."""
+    """Think, and look at no host again. `hold` is what waits for reasons of the caller's own."""
     options = options or Options()
     observed, heads = evidence.observed, evidence.heads
     agents = drivers.agents(desired, agents_seen(observed))
     taken = {address(desired, text).removeprefix("session.") for text in options.take_over}
     # Where the journal is lost, the archive still knows from which host a conversation came last.
     last = {name: found.host for name, found in heads.items() if name in desired.sessions and found.host}
-    diff = compare(desired, observed, {k: host for k, host in {**last, **places}.items() if k not in taken})
+    diff = compare(desired, observed, {k: host for k, host in {**last, **journal.places()}.items() if k not in taken})
     silent = [name for name, found in observed.hosts.items() if not isinstance(found, Reached)]
     plan = make_plan(
         diff, desired, observed, agents, plan_id=secrets.token_hex(16), controller=holder(),
-        hold={**(hold or {}), **hold_for(desired, diff, options.selection, silent)},
+        hold={
+            **(hold or {}),
+            **suspended(desired, diff, journal.suspensions(now.timestamp())),
+            **hold_for(desired, diff, options.selection, silent),  # not shown at all, suspended or not
+        },
         restart=frozenset(address(desired, text) for text in options.restart), archive=heads,
         relations=evidence.relations, taken=frozenset(taken),
+        gate=gate(desired, now) if not options.ignore_windows else open_gate,
     )  # fmt: skip
     return Pass(desired, agents, observed, diff, plan, evidence.archive)
 

@@ -18,7 +18,7 @@ from reconciler.hosts import Hosts
 from reconciler.journal import Happened, Journal, open_journal
 from reconciler.loop import Loop, Told, Tuning
 from reconciler.sources import open_source
-from reconciler.sources.following import Following
+from reconciler.sources.following import Following, SourceTrouble
 from reconciler.sources.notes import Notes, place_of
 
 LOG = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ async def _first(following: Following, voice: Voice, ended: asyncio.Event) -> bo
             return True
         words = following.trouble.message if following.trouble else "there are no specs"
         if words != told:
-            voice.say(f"{following.name}: {words}; nothing is done until that is settled")
+            voice.say(f"{following.source.name}: {words}; nothing is done until that is settled")
             told = words
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_AGAIN):
@@ -104,14 +104,22 @@ async def _keep(
             journal.note(noted)
             noted.clear()
 
-    loop = Loop(following, hosts, journal, Told(voice.event, transition, published), Tuning(interval=settings.interval))
+    loop = Loop(
+        _Specs(following, journal),
+        hosts,
+        journal,
+        Told(voice.event, transition, published),
+        Tuning(interval=settings.interval),
+    )
     control = Control(loop, lock.path)
     assert following.good is not None
     wanted = len(following.good.desired.hosts)
     if (most := enough_files(wanted)) < wanted:
         voice.say(f"this process may open {most} connections, and there are {wanted} hosts: ulimit -n {wanted * 2}")
     await control.start()
-    voice.say(f"keeps the fleet {following.good.desired.fleet.name} as {following.name} says, at {following.good.id}")
+    voice.say(
+        f"keeps the fleet {following.good.desired.fleet.name} as {following.source.name} says, at {following.good.id}"
+    )
     signals = [asyncio.create_task(_when(ended, loop.stop)), asyncio.create_task(_each(reload, loop.reload))]
     try:
         await loop.run()
@@ -119,6 +127,56 @@ async def _keep(
         for task in signals:
             task.cancel()
         await control.close()
+
+
+class _Specs:
+    """What the loop sees of a followed source; a pin of `rollback` counts, and a fleet keeps its name."""
+
+    def __init__(self, following: Following, journal: Journal) -> None:
+        self._following = following
+        self._journal = journal
+        self.good = following.good
+        self.trouble: SourceTrouble | _Renamed | None = following.trouble
+        self.polls = following.source.polls
+
+    async def refresh(self) -> bool:
+        """Another revision is in force."""
+        following, pin = self._following, self._journal.recall("pin")
+        if pin and pin != following.pinned:
+            following.pin(pin)
+        elif not pin and following.pinned:
+            following.unpin()
+        changed = await following.refresh()
+        self.trouble = following.trouble
+        good = following.good
+        if good is not None and self.good is not None and good.desired.fleet.name != self.good.desired.fleet.name:
+            self.trouble = _Renamed(good.id, self.good.desired.fleet.name, good.desired.fleet.name)
+            return False
+        self.good = good
+        return changed
+
+    async def changed(self) -> None:
+        """There may be something new."""
+        await self._following.source.changed()
+
+    def poke(self) -> None:
+        """Ask now."""
+        self._following.source.poke()
+
+
+@dataclass(frozen=True)
+class _Renamed:
+    """A revision that renames the fleet is not taken: what runs bears the old name."""
+
+    revision: str
+    before: str
+    after: str
+    code: str = "renamed"
+
+    @property
+    def message(self) -> str:
+        """One sentence."""
+        return f"{self.revision} renames the fleet {self.before} to {self.after}: start reconciler run again for that"
 
 
 async def _when(event: asyncio.Event, act: Callable[[], None]) -> None:

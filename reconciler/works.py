@@ -7,7 +7,8 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 
-from reconciler.core.plan import Action, Hold
+from reconciler.core.holds import Hold
+from reconciler.core.plan import Action
 from reconciler.core.report import Event, Outcome, Report
 from reconciler.errors import LeaseHeldError, ReconcilerError
 from reconciler.execute import Execution, Gates

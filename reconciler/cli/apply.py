@@ -51,6 +51,9 @@ def command(
         list[str] | None,
         typer.Option("--take-over", metavar="ADDRESS", help="Take its host, which does not answer, for gone."),
     ] = None,
+    ignore_windows: Annotated[
+        bool, typer.Option("--ignore-windows", help="Act although a window of the specs holds changes.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Make it happen: look, show the plan, ask, carry out that very plan.
@@ -62,7 +65,9 @@ def command(
         raise UsageError(f"--max-stop {max_stop}: expected a number or a percentage such as 50%")
     if not auto_approve and (as_json or not sys.stdin.isatty()):
         raise UsageError("apply asks before it acts, and there is no terminal to ask on", remedy="--auto-approve")
-    options = Options(selection(target, exclude, select), tuple(restart or ()), max_stop, tuple(take_over or ()))
+    options = Options(
+        selection(target, exclude, select), tuple(restart or ()), max_stop, tuple(take_over or ()), ignore_windows
+    )
     report = run(_apply(desired, options, auto_approve, as_json))
     if report is None:
         typer.echo("Nothing was done.", err=True)

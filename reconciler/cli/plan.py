@@ -12,10 +12,12 @@ from reconciler.asking import controller_of
 from reconciler.cli.common import AsJson, Directory, Exclude, Restart, Select, Target, load, run, selection
 from reconciler.cli.render.progress import looking
 from reconciler.cli.render.text import coloured, warn_of_stops
+from reconciler.core.markdown import markdown
 from reconciler.core.plan import Plan
 from reconciler.core.printed import plan_json, render
 from reconciler.core.report import plan_exit_code
-from reconciler.errors import ReconcilerError
+from reconciler.core.spec import Desired
+from reconciler.errors import ReconcilerError, UsageError
 from reconciler.hosts import Hosts
 from reconciler.journal import open_journal
 from reconciler.reconcile import Options, preview
@@ -31,27 +33,49 @@ def command(
     select: Select = None,
     restart: Restart = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Look, though reconciler run could answer.")] = False,
+    against: Annotated[
+        str | None,
+        typer.Option("--against", metavar="REF", help="Ask no host: what this does to a fleet as the git REF says."),
+    ] = None,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Markdown, for a pull request.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show what would happen, and why. Looks once at every host; changes nothing anywhere.
 
     While `reconciler run` keeps the fleet by the same specs it answers at once, from what it saw last.
     """
+    if as_json and as_markdown:
+        raise UsageError("--json and --markdown exclude each other")
     desired = load(directory)
     options = Options(selection(target, exclude, select), tuple(restart or ()))
-    if not fresh and options == Options() and (known := run(_asked(desired.fleet.name, desired.revision))):
+    askable = not (fresh or against or as_markdown) and options == Options()
+    if askable and (known := run(_asked(desired.fleet.name, desired.revision))):
         _show(known["plan"], known["text"], as_json)
         raise typer.Exit(known["detailed"] if detailed_exitcode else known["code"])
+    if against is None:
+        plan = _observed(desired, options)
+    else:
+        from reconciler.offline import offline_plan
+        from reconciler.sources.at_ref import load_at
+
+        plan = offline_plan(load_at(directory, against), desired, options.selection, options.restart)
+    if as_markdown:
+        typer.echo(markdown(plan, against or ""), nl=False)
+    else:
+        _show(plan_json(plan), render(plan), as_json)
+    warn_of_stops(plan, desired.fleet.max_stop)
+    raise typer.Exit(plan_exit_code(plan, detailed=detailed_exitcode))
+
+
+def _observed(desired: Desired, options: Options) -> Plan:
+    """The plan for what the hosts say now."""
 
     async def work() -> Plan:
         async with Hosts() as hosts:
             with open_journal(desired.fleet.name, write=False) as journal, looking(desired) as seen:
                 return (await preview(desired, hosts, journal, options, seen)).plan
 
-    plan = run(work())
-    _show(plan_json(plan), render(plan), as_json)
-    warn_of_stops(plan, desired.fleet.max_stop)
-    raise typer.Exit(plan_exit_code(plan, detailed=detailed_exitcode))
+    return run(work())
 
 
 def _show(document: dict[str, Any], text: str, as_json: bool) -> None:

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from reconciler.core import unimplemented
-from reconciler.core.spec import AgentSpec, Fleet, GroupChat, Host, Moved, Playbook, Removed, Session
+from reconciler.core.spec import AgentSpec, Fleet, GroupChat, Host, Moved, Playbook, Removed, Session, Window
 from reconciler.core.values import NAME_PATTERN
 from reconciler.core.wording import models_of
 
@@ -27,6 +27,7 @@ _TABLES: dict[str, tuple[type[BaseModel], str]] = {
     "playbooks": (Playbook, "Checklists to work through, by name."),
 }
 _LISTS: dict[str, tuple[type[BaseModel], str]] = {
+    "windows": (Window, "When changes are held."),
     "moved": (Moved, "Renames without a restart."),
     "removed": (Removed, "Resources that left the specs and are not to be stopped."),
 }

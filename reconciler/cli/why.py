@@ -56,6 +56,9 @@ def _chain(done: Pass, wanted: str) -> dict[str, Any]:
     written = [f"{source.file}:{source.line}" if source else "nowhere: no spec declares it"]
     actions = [a for a in done.plan.actions if a.address == wanted]
     follows = [f"{SYMBOLS[a.verb]} {a.verb}: {a.message}" for a in actions] or ["nothing: it is as declared"]
+    hold = done.plan.suspended.get(wanted)
+    if hold is not None and not any(a.reason == "suspended" for a in actions):
+        follows += [hold.message, f"remedy: {hold.remedy}"]
     follows += [f"remedy: {a.remedy}" for a in actions if a.remedy]
     follows += [f"{c.field}: {c.before} → {c.after}" for a in actions for c in a.changes]
     return {

@@ -10,7 +10,7 @@ from typing import Any
 from reconciler.core.diagnostics import did_you_mean, suggest
 from reconciler.core.merge import KINDS, Entry, Raw
 from reconciler.core.positions import Path
-from reconciler.core.spec import BUILT_IN_AGENTS, AgentSpec, Desired, GroupChat, Host, Moved, Removed, Session
+from reconciler.core.spec import BUILT_IN_AGENTS, AgentSpec, Desired, GroupChat, Host, Moved, Removed, Session, Window
 from reconciler.core.values import is_name
 
 _PLACEHOLDERS = ("session_id", "prompt", "model", "workdir")
@@ -139,14 +139,28 @@ def _check_chat(raw: Raw, entry: Entry, chat: GroupChat) -> None:
         raw.findings.about(entry, ("prompt_file",), "`prompt` and `prompt_file` exclude each other", "keep one of them")
 
 
+def check_windows(raw: Raw, windows: Sequence[tuple[At, Window]]) -> None:
+    """Adds a finding for every session and host that a window names and nobody declares."""
+    for at, window in windows:
+        for key, what, names in (("sessions", "session", window.sessions), ("hosts", "host", window.hosts)):
+            known = {*raw.entries[key], *(("local",) if what == "host" else ())}
+            for index, name in enumerate(names or ()):
+                _known_at(raw, (at[0], (*at[1], key, index)), what, name, known)
+
+
 def _known(raw: Raw, entry: Entry, path: Path, what: str, name: str, known: Iterable[str]) -> None:
-    """A finding unless `name` is declared. With a file unread nobody knows what is declared."""
+    """A finding unless `name` is declared."""
+    _known_at(raw, entry.place(path), what, name, known, entry.address)
+
+
+def _known_at(raw: Raw, at: At, what: str, name: str, known: Iterable[str], address: str = "") -> None:
+    """The same at any place. With a file unread nobody knows what is declared."""
     names = set(known)
     if name in names or not raw.complete:
         return
     hint = did_you_mean(name, names)
     detail = "" if hint else _how_to_declare(what, name, names)
-    raw.findings.about(entry, path, f"unknown {what} `{name}`{hint}", detail, code=f"unknown-{what}")
+    raw.findings.error(at, f"unknown {what} `{name}`{hint}", detail, address=address, code=f"unknown-{what}")
 
 
 def _how_to_declare(what: str, name: str, names: set[str]) -> str:

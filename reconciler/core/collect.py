@@ -12,7 +12,7 @@ from reconciler.core.merge import DEFAULTS, KINDS, Defaults, Entry, Findings, Ra
 from reconciler.core.positions import Path, Span
 from reconciler.core.values import NAME_RULE, is_name
 
-_TOP_LEVEL = ("fleet", "defaults", *KINDS, "moved", "removed")
+_TOP_LEVEL = ("fleet", "defaults", *KINDS, "moved", "removed", "windows")
 _PLACE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)\Z")
 
 

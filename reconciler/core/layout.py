@@ -19,13 +19,13 @@ from reconciler.core.host_spec import Fleet
 from reconciler.core.merge import DEFAULTS, KINDS
 from reconciler.core.parse import MODELS
 from reconciler.core.positions import key_parts
-from reconciler.core.spec import Moved, Removed
+from reconciler.core.spec import Moved, Removed, Window
 from reconciler.core.wording import keys_of, models_of
 
 if TYPE_CHECKING:
     from tree_sitter import Node
 
-_KINDS = ("fleet", "defaults", *KINDS, "moved", "removed")
+_KINDS = ("fleet", "windows", "defaults", *KINDS, "moved", "removed")
 
 
 @dataclass
@@ -212,7 +212,9 @@ def _sort_keys(paragraph: list[_Line], path: tuple[str, ...]) -> list[_Line]:
 
 def _model(path: tuple[str, ...]) -> type[BaseModel] | None:
     """The model of the table at `path`, where there is one and only one."""
-    models: dict[tuple[str, ...], type[BaseModel]] = {("fleet",): Fleet, ("moved",): Moved, ("removed",): Removed}
+    models: dict[tuple[str, ...], type[BaseModel]] = {
+        ("fleet",): Fleet, ("windows",): Window, ("moved",): Moved, ("removed",): Removed,
+    }  # fmt: skip
     if len(path) == 1:
         return models.get(path)
     models.update({("defaults", singular): MODELS[kind] for kind, singular in DEFAULTS.items()})

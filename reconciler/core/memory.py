@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from reconciler.core.plan import Hold
+from reconciler.core.holds import Hold
 from reconciler.core.report import Outcome
 
 FIRST, CAP = 2.0, 600.0  # seconds: 2·2ⁿ with full jitter, ten minutes at the most

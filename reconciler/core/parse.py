@@ -6,12 +6,12 @@ build(raw, attachments)  ->  Desired    models, cross-checks
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from reconciler.core.checks import check_all
+from reconciler.core.checks import check_all, check_windows
 from reconciler.core.collect import read
 from reconciler.core.diagnostics import Diagnostic
 from reconciler.core.merge import KINDS, Entry, Raw, Table, revision_of
@@ -28,6 +28,7 @@ from reconciler.core.spec import (
     Removed,
     Session,
     Source,
+    Window,
 )
 from reconciler.core.texts import check_texts
 from reconciler.core.unimplemented import check_implemented
@@ -62,6 +63,7 @@ def build(raw: Raw, attachments: Mapping[tuple[str, str], str | Exception]) -> D
     reported = _check_defaults(raw)
     models: dict[str, dict[str, Any]] = {kind: _validate_kind(raw, kind, reported) for kind in KINDS}
     moved, removed = _validate_list(raw, "moved", Moved), _validate_list(raw, "removed", Removed)
+    windows = _validate_list(raw, "windows", Window)
     prompts = _prompts(raw, attachments)
     desired = Desired(
         fleet=_fleet(raw),
@@ -74,10 +76,12 @@ def build(raw: Raw, attachments: Mapping[tuple[str, str], str | Exception]) -> D
         removed=tuple(model for _, model in removed),
         prompts=prompts,
         revision=revision_of(raw.texts, attachments, raw.root),
-        locate=_locator(raw),
+        windows=tuple(model for _, model in windows),
+        locate=_Locator(raw, [at for at, _ in windows]),
     )
     check_texts(raw)
     check_all(raw, desired, moved, removed)
+    check_windows(raw, windows)
     check_implemented(raw, desired)
     if raw.findings.diagnostics:
         raise invalid(raw.findings.sorted())
@@ -218,8 +222,9 @@ def _attachment(
 class _Locator:
     """Answers `Desired.locate`: a callable that builds a file's index when the file is first asked about."""
 
-    def __init__(self, raw: Raw) -> None:
+    def __init__(self, raw: Raw, windows: Sequence[tuple[str, Path]]) -> None:
         self._raw = raw
+        self._windows = windows
         self._kinds = {singular: kind for kind, singular in KINDS.items()}
 
     def __call__(self, address: str, field: str | None) -> Source | None:
@@ -227,6 +232,9 @@ class _Locator:
         path: Path = tuple(field.split(".")) if field else ()
         if kind == "fleet" and self._raw.fleet is not None:
             return self._source((self._raw.fleet[0], ("fleet", *path)))
+        if kind == "window":
+            file, at = self._windows[int(name)]
+            return self._source((file, (*at, *path)))
         entry = self._raw.entries.get(self._kinds.get(kind, ""), {}).get(name)
         if entry is None:
             return None
@@ -237,7 +245,3 @@ class _Locator:
     def _source(self, at: tuple[str, Path]) -> Source | None:
         span = self._raw.findings.span(*at, part="key")
         return Source(at[0], span.line, span.column) if span else None
-
-
-def _locator(raw: Raw) -> _Locator:
-    return _Locator(raw)

@@ -13,6 +13,7 @@ from reconciler.core.agent import Agent
 from reconciler.core.decide import decide
 from reconciler.core.decision import Decision
 from reconciler.core.diff import Change, Diff, Entry
+from reconciler.core.holds import Gate, Hold, open_gate
 from reconciler.core.launching import Context, ready_of
 from reconciler.core.observed import Observed, Reached, SessionSeen, Unreached
 from reconciler.core.readiness import satisfied
@@ -26,15 +27,6 @@ SEVERITY: Mapping[Verb, int] = {
 }  # fmt: skip
 LAUNCHES = ("start", "resume", "restart", "move")
 WAIT_LIMIT = 3600.0  # seconds that an action waits for a dependency to become idle or complete
-
-
-@dataclass(frozen=True)
-class Hold:
-    """Why nothing is done about an address for now: a code, a sentence, and what lifts it."""
-
-    reason: str
-    message: str
-    remedy: str = ""
 
 
 @dataclass(frozen=True)
@@ -83,6 +75,7 @@ class Plan:
     unchanged: int
     running: int  # sessions of ours that run now
     hosts: Mapping[str, str | None] = field(default_factory=dict)  # name -> error message, None when reached
+    suspended: Mapping[str, Hold] = field(default_factory=dict)  # also of sessions without any action
 
     @property
     def summary(self) -> dict[str, int]:
@@ -110,7 +103,8 @@ def make_plan(
     *,
     plan_id: str,
     controller: str = "",
-    hold: Mapping[str, Hold | None] | None = None,
+    hold: Mapping[str, str | Hold | None] | None = None,
+    gate: Gate = open_gate,
     restart: frozenset[str] = frozenset(),
     archive: Mapping[str, Archived] | None = None,
     relations: Mapping[str, Relation] | None = None,
@@ -118,9 +112,9 @@ def make_plan(
 ) -> Plan:
     """Decide for every entry of the diff what is done, and in which order.
 
-    `hold` maps addresses to why nothing is done there (shown as blocked), or to None for what was not
-    selected (not shown at all). `restart` names addresses to restart though nothing changed, `taken` sessions whose
-    silent host a person says is gone.
+    `hold` maps addresses to the reason why nothing is done there (shown as blocked), or to None for what was not
+    selected (not shown at all). `gate` is asked about every decision that would do something. `restart` names
+    addresses to restart though nothing changed, `taken` sessions whose silent host a person says is gone.
     """
     hold = hold or {}
     context = Context(desired, agents, plan_id, controller, archive or {}, relations or {}, taken)
@@ -133,10 +127,7 @@ def make_plan(
         if decision is None:
             unchanged += 1
             continue
-        held = hold.get(entry.address)
-        if held is not None and decision.verb not in ("unknown", "blocked"):
-            decision = Decision("blocked", held.reason, held.message, held.remedy, changes=decision.changes)
-        actions[_key(entry)] = _action(desired, entry, decision)
+        actions[_key(entry)] = _action(desired, entry, _held(entry, decision, hold.get(entry.address), gate))
     actions |= _silent_hosts(observed, actions, hold)
     _connect(context, observed, actions)
     return Plan(
@@ -147,7 +138,18 @@ def make_plan(
         unchanged=unchanged,
         running=sum(1 for e in diff.entries if e.seen is not None and e.seen.state == "running"),
         hosts={name: seen.message if isinstance(seen, Unreached) else None for name, seen in observed.hosts.items()},
+        suspended={at: why for at, why in hold.items() if isinstance(why, Hold) and why.reason == "suspended"},
     )
+
+
+def _held(entry: Entry, decision: Decision, reason: str | Hold | None, gate: Gate) -> Decision:
+    """The decision, or the reason why it has to wait. What is blocked or unknown by itself stays that."""
+    if decision.verb in ("unknown", "blocked"):
+        return decision
+    held = Hold("held", reason) if isinstance(reason, str) else reason or gate(entry, decision)
+    if held is None:
+        return decision
+    return Decision("blocked", held.reason, held.message, held.remedy, changes=decision.changes)
 
 
 def _key(entry: Entry) -> str:
@@ -193,7 +195,7 @@ def _source(desired: Desired, entry: Entry, decision: Decision) -> Source | None
 
 
 def _silent_hosts(
-    observed: Observed, actions: Mapping[str, Action], hold: Mapping[str, Hold | None]
+    observed: Observed, actions: Mapping[str, Action], hold: Mapping[str, str | Hold | None]
 ) -> dict[str, Action]:
     """A host that did not answer and has no session in the plan is still said to be unknown."""
     spoken = {action.host for action in actions.values()}
@@ -250,7 +252,8 @@ def _wait_for(
         name, session.host, session.agent, dependency.until, ready,
         ready.timeout if dependency.until in ("started", "ready") else WAIT_LIMIT,
     )  # fmt: skip
-    if other is not None and other.verb in ("blocked", "unknown", "stop"):
+    # What a window holds stays as it is meanwhile, and may well be what is waited for.
+    if other is not None and other.verb in ("blocked", "unknown", "stop") and other.reason != "window":
         why = f"depends on session.{name}, which is {'to stop' if other.verb == 'stop' else other.verb}"
         return replace(
             action, verb="blocked", reason="dependency", message=f"{why}: {other.message}", steps=(), needs=(),

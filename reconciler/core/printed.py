@@ -65,7 +65,7 @@ def _of_host(action: Action, host_error: str | None) -> bool:
 
 
 def _action(action: Action, host_error: str | None) -> list[str]:
-    where = f"  {action.source.file}:{action.source.line}" if action.source else ""
+    where = f"  {escaped(action.source.file)}:{action.source.line}" if action.source else ""
     known = _of_host(action, host_error)
     message = "" if known else f"  {escaped(action.message)}"
     lines = [f"  {symbol(action):>3} {action.address}{message}{where}"]

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from reconciler.core.diff import Diff
+from reconciler.core.expressions import fits
 from reconciler.core.spec import Desired
 from reconciler.errors import UsageError
-
-_TERM = re.compile(r"(?P<key>[A-Za-z0-9_.-]+)\s*(?P<op>!=|==|=)\s*(?P<value>[A-Za-z0-9_.-]*)")
 
 
 @dataclass(frozen=True)
@@ -88,15 +86,7 @@ def matches(desired: Desired, name: str, expression: str) -> bool:
         **desired.hosts[session.host].labels, **session.labels,
         "host": session.host, "agent": session.agent, "name": name,
     }  # fmt: skip
-    return all((values.get(key, "") == value) != (op == "!=") for key, op, value in _terms(expression))
-
-
-def _terms(expression: str) -> list[tuple[str, str, str]]:
-    """All terms, so that a mistake in the last one is found whatever the first one says."""
-    found = []
-    for term in expression.split(","):
-        match = _TERM.fullmatch(term.strip())
-        if match is None:
-            raise UsageError(f"--select {term!r}: expected key=value or key!=value, several with commas")
-        found.append((match["key"], match["op"], match["value"]))
-    return found
+    try:
+        return fits(values, expression)
+    except ValueError as error:
+        raise UsageError(f"--select {error}") from None

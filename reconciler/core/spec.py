@@ -40,11 +40,12 @@ from reconciler.core.values import (
     Text,
     Words,
 )
+from reconciler.core.window_spec import Window
 
 __all__ = [
     "BUILT_IN_AGENTS", "AgentAuth", "AgentSpec", "Auth", "Dependency", "Desired", "Fleet", "GroupChat", "Host",
     "HostAgent", "KeyAuth", "Model", "Moderator", "Moved", "NodeOptions", "PasswordAuth", "Playbook", "Ready",
-    "Removed", "Restart", "Session", "Source", "Stop", "Strategy", "Sync", "Workspace",
+    "Removed", "Restart", "Session", "Source", "Stop", "Strategy", "Sync", "Window", "Workspace",
 ]  # fmt: skip
 
 OnPromptChange = Literal["send", "restart", "ignore"]
@@ -116,6 +117,7 @@ class Session(Model):
         description="A built-in agent (`claude-code`, `codex`, `opencode`, `gemini`, `shell`) or a declared one."
     )
     state: Literal["running", "stopped"] = Field("running", description="What it should be.")
+    suspend: Flag = Field(False, description="Nothing is done to it, whatever the specs say; observed only.")
     lifecycle: Literal["service", "task"] = Field(
         "service", description="Kept running; or one headless prompt, where exit 0 is *complete*."
     )
@@ -238,6 +240,7 @@ class Desired:
     removed: tuple[Removed, ...]
     prompts: Mapping[str, str]
     revision: str
+    windows: tuple[Window, ...] = ()
     locate: Callable[[str, str | None], Source | None] = field(default=_nowhere, compare=False, repr=False)
 
     @property

@@ -16,6 +16,7 @@ from reconciler.core.spec import Desired
 Truth = Literal["True", "False", "Unknown"]
 # Reasons for which nothing is done now, and which pass by themselves.
 PASSING = frozenset({"in-progress", "back-off", "starting", "dependency", "borrowed"})
+_WAITING = ("suspended", "window")  # blocked until a time or a person, not because something is wrong
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def statuses(
     found = [_host(name, seen) for name, seen in observed.hosts.items()]
     for entry in diff.entries:
         action = actions.get((entry.address, entry.host))
-        found.append(_session(desired, observed, entry, action, agents))
+        found.append(_session(desired, observed, entry, action, agents, plan))
     return tuple(found)
 
 
@@ -96,16 +97,25 @@ def _host(name: str, seen: Reached | Unreached) -> Status:
 
 
 def _session(
-    desired: Desired, observed: Observed, entry: Entry, action: Action | None, agents: Mapping[str, Agent]
+    desired: Desired,
+    observed: Observed,
+    entry: Entry,
+    action: Action | None,
+    agents: Mapping[str, Agent],
+    plan: Plan,
 ) -> Status:
     seen, host = entry.seen, observed.hosts.get(entry.host)
     phase = _phase(entry, action, agents)
+    hold = plan.suspended.get(entry.address) if entry.kind != "unknown" else None
     ready: Truth = "True" if phase in ("running", "idle", "busy", "waiting", "completed", "stopped") else "False"
     if entry.kind == "unknown":
         ready = "Unknown"
     message = action.message if action else ""
     conditions = [Condition("Ready", ready, entry.reason, message or entry.message)]
-    if action is not None and action.verb == "blocked":
+    if hold is not None:
+        phase, message = "suspended", hold.message
+        conditions.append(Condition("Suspended", "True", "suspended", hold.message))
+    if action is not None and action.verb == "blocked" and action.reason not in _WAITING:
         kind = "Reconciling" if action.reason in PASSING else "Stalled"
         conditions.append(Condition(kind, "True", action.reason, action.message))
     elif action is not None and action.verb != "unknown":

@@ -9,6 +9,7 @@ from typing import Any
 from reconciler import drivers
 from reconciler.core.agent import Agent
 from reconciler.core.diff import Diff, compare, fingerprint
+from reconciler.core.holds import Gate, Hold, open_gate
 from reconciler.core.launching import Context, record_for
 from reconciler.core.observed import (
     Exit,
@@ -23,7 +24,7 @@ from reconciler.core.observed import (
     Unreached,
 )
 from reconciler.core.parse import parse
-from reconciler.core.plan import Action, Hold, Plan, make_plan
+from reconciler.core.plan import Action, Plan, make_plan
 from reconciler.core.record import Record
 from reconciler.core.spec import Desired
 from reconciler.core.transcript import Archived, ArchivedFile, Relation
@@ -116,7 +117,8 @@ def plan_of(
     desired: Desired,
     *hosts: HostSeen,
     last_seen: Mapping[str, str] | None = None,
-    hold: Mapping[str, Hold | None] | None = None,
+    hold: Mapping[str, str | Hold | None] | None = None,
+    gate: Gate = open_gate,
     restart: frozenset[str] = frozenset(),
     plan_id: str = "plan-1",
     archive: Iterable[Archived] = (),
@@ -127,8 +129,8 @@ def plan_of(
     seen = observed(*hosts)
     diff = compare(desired, seen, last_seen)
     return make_plan(
-        diff, desired, seen, agents_of(desired), plan_id=plan_id, controller="me", hold=hold, restart=restart,
-        archive={found.session: found for found in archive}, relations=relations, taken=taken,
+        diff, desired, seen, agents_of(desired), plan_id=plan_id, controller="me", hold=hold, gate=gate,
+        restart=restart, archive={found.session: found for found in archive}, relations=relations, taken=taken,
     )  # fmt: skip
 
 

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reconciler.core.holds import Hold
 from reconciler.core.observed import Exit, Facts, Process, SessionSeen
-from reconciler.core.plan import SEVERITY, Hold, Plan, precondition
+from reconciler.core.plan import SEVERITY, Plan, precondition
 from reconciler.core.printed import plan_json, render
 from reconciler.core.selection import Selection, hold_for
 from reconciler.core.spec import Desired
