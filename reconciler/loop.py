@@ -33,7 +33,7 @@ from reconciler.core.plan import components
 from reconciler.core.report import Event, Outcome
 from reconciler.core.spec import Desired
 from reconciler.core.status import Status, source_status, statuses
-from reconciler.core.transcript import Archived
+from reconciler.core.transcript import Archived, Relation
 from reconciler.core.transitions import Transition, dated, key, transitions
 from reconciler.core.windows import next_change
 from reconciler.errors import GuardError, HostError, LeaseHeldError, ReconcilerError
@@ -260,23 +260,23 @@ class Loop:
             async with self._connects:  # only to connect: a host that hangs later holds up nobody
                 await connection.transport()
             seen = await look(connection, force.desired.fleet.name, force.checks[name])
-            related = {}
+            related, heads = {}, {}
             if isinstance(seen, Reached):
                 only = Observed({name: seen})
                 agents = drivers.agents(force.desired, agents_seen(only))
-                heads = await self._heads()
+                heads = dict(await self._heads())
                 related = await relations(self._hosts, force.desired, agents, only, heads, force.archive.prefix_digest)
         except HostError as error:
-            seen, related = Unreached(name, error.code, error.message, error.remedy), {}
+            seen, related, heads = Unreached(name, error.code, error.message, error.remedy), {}, {}
         except ReconcilerError as error:
-            seen, related = Unreached(name, error.code, f"{name}: {error.message}", error.remedy), {}
+            seen, related, heads = Unreached(name, error.code, f"{name}: {error.message}", error.remedy), {}, {}
         except Exception as error:  # a bug of ours, or hostile input that found one, stays with this host
             LOG.exception("%s: a bug", name)
-            seen, related = Unreached(name, "bug", f"{name}: this is a bug: {error}", "please report it"), {}
+            seen, related, heads = Unreached(name, "bug", f"{name}: this is a bug: {error}", "report it"), {}, {}
         took = asyncio.get_running_loop().time() - begun
         before = self._views.get(name)
         good = self._tuning.clock() if isinstance(seen, Reached) else before.good if before else None
-        return View(seen, related, good, took)
+        return View(seen, related, heads, good, took)
 
     def _seen(self, name: str, view: View) -> None:
         before = self._views.get(name)
@@ -345,7 +345,13 @@ class Loop:
     async def _decide(self, force: _InForce, heads: Mapping[str, Archived]) -> None:
         views = {name: self._views[name] for name in force.desired.hosts if name in self._views}
         observed = Observed(own_local({name: view.seen for name, view in views.items()}, self._machine))
-        related = {name: found for view in views.values() for name, found in view.relations.items()}
+        related: dict[str, Relation] = {}
+        for name, view in views.items():
+            related |= view.relations
+            if aged := _aged(view, heads):
+                # The archive has more than when the host was looked at: how the two stand is for the next look.
+                related |= dict.fromkeys(aged, "unknown")
+                self.look_again([name])
         self._settle(observed)
         if not self._borrowed:
             remember(self._journal, observed, force.desired, skip=self._in_flight())
@@ -523,6 +529,12 @@ def _essence(view: View) -> tuple[object, object]:
     """What of a view decisions rest on: not when it was."""
     seen = view.seen
     return (replace(seen, now=0) if isinstance(seen, Reached) else seen), view.relations
+
+
+def _aged(view: View, heads: Mapping[str, Archived]) -> list[str]:
+    """The sessions of a host that are not live and of which the archive has something else since the look."""
+    seen = view.seen.sessions if isinstance(view.seen, Reached) else {}
+    return [name for name, found in seen.items() if not found.live and heads.get(name) != view.heads.get(name)]
 
 
 def _addresses(desired: Desired, observed: Observed, place: str) -> set[str]:

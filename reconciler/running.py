@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from reconciler.control import Control, Lock
+from reconciler.core.diagnostics import Diagnostic
 from reconciler.core.report import Event
 from reconciler.core.status import Status
 from reconciler.core.transitions import Transition
@@ -136,7 +137,7 @@ class _Specs:
         self._following = following
         self._journal = journal
         self.good = following.good
-        self.trouble: SourceTrouble | _Renamed | None = following.trouble
+        self.trouble = _told(following.trouble)
         self.polls = following.source.polls
 
     async def refresh(self) -> bool:
@@ -147,10 +148,12 @@ class _Specs:
         elif not pin and following.pinned:
             following.unpin()
         changed = await following.refresh()
-        self.trouble = following.trouble
+        self.trouble = _told(following.trouble)
         good = following.good
         if good is not None and self.good is not None and good.desired.fleet.name != self.good.desired.fleet.name:
-            self.trouble = _Renamed(good.id, self.good.desired.fleet.name, good.desired.fleet.name)
+            names = self.good.desired.fleet.name, good.desired.fleet.name
+            why = f"{good.id} renames the fleet {names[0]} to {names[1]}: start reconciler run again for that"
+            self.trouble = _Trouble("renamed", why)
             return False
         self.good = good
         return changed
@@ -165,18 +168,20 @@ class _Specs:
 
 
 @dataclass(frozen=True)
-class _Renamed:
-    """A revision that renames the fleet is not taken: what runs bears the old name."""
+class _Trouble:
+    """Why what is new is not in force."""
 
-    revision: str
-    before: str
-    after: str
-    code: str = "renamed"
+    code: str
+    message: str
 
-    @property
-    def message(self) -> str:
-        """One sentence."""
-        return f"{self.revision} renames the fleet {self.before} to {self.after}: start reconciler run again for that"
+
+def _told(trouble: SourceTrouble | None) -> _Trouble | None:
+    """The same in one sentence, with the place of the first error."""
+    if trouble is None:
+        return None
+    found = [d for d in trouble.diagnostics if isinstance(d, Diagnostic)]
+    place = f"{found[0].file}:{found[0].line}: {found[0].summary}" if found else ""
+    return _Trouble(trouble.code, f"{trouble.message}: {place}" if place else trouble.message)
 
 
 async def _when(event: asyncio.Event, act: Callable[[], None]) -> None:

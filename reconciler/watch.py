@@ -8,17 +8,21 @@ from dataclasses import dataclass, field
 
 from reconciler.core.memory import CAP, TERMINAL, back_off
 from reconciler.core.observed import HostSeen, Unreached
-from reconciler.core.transcript import Relation
+from reconciler.core.transcript import Archived, Relation
 
 JITTER = 0.1
 
 
 @dataclass(frozen=True)
 class View:
-    """What one look at a host gave. `good` is the wall-clock time of the last look that it answered."""
+    """What one look at a host gave. `good` is the wall-clock time of the last look that it answered.
+
+    `relations` are those to what the archive had then, which is `heads`.
+    """
 
     seen: HostSeen
     relations: Mapping[str, Relation] = field(default_factory=dict)
+    heads: Mapping[str, Archived] = field(default_factory=dict)
     good: float | None = None
     took: float = 0.0
 
