@@ -6,10 +6,10 @@ BIN = .venv/bin
 UV := $(shell command -v uv 2>/dev/null)
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
-# Test files do not share hosts, so two of them can run at once. Their directories have short names, since sockets lie
+# Test files do not share hosts, and mostly wait: four of them run at once. Their directories have short names, since sockets lie
 # in them; those of a run that failed are kept.
 PYTEST = $(BIN)/python -m pytest
-PYTEST_ARGS ?= -n 2 --dist loadfile
+PYTEST_ARGS ?= -n 4 --dist loadfile
 SHELLCHECK = shellcheck -s sh -e SC2034,SC2154,SC1007,SC2088,SC2015,SC2016
 
 .PHONY: help demo test check fix bench

@@ -51,6 +51,7 @@ from reconciler.works import Work, Works
 
 LOG = logging.getLogger(__name__)
 LEASE_TTL = 180  # seconds: longer than for an apply, since it is held as long as the loop lives
+FRESH = 2.0  # seconds that a look may be old when something is done because of it
 FOREIGN = 15.0  # seconds until a host that another controller has is asked for again
 SLEPT = 20.0  # seconds by which a machine must have slept for its connections to count as broken
 FIRST_LOOKS = 3.0  # seconds that the first decision waits for hosts at the most
@@ -130,6 +131,7 @@ class Loop:
         self._foreign: dict[str, tuple[Hold, float]] = {}
         self._borrowed: dict[str, str] = {}
         self._restart: set[str] = set()
+        self._wanted: set[str] = set()  # hosts whose next look is thought about, whatever it says
         self._unsettled: list[Intent] = []
         self._in_force: _InForce | None = None
         self._works: Works | None = None
@@ -276,12 +278,13 @@ class Loop:
         took = asyncio.get_running_loop().time() - begun
         before = self._views.get(name)
         good = self._tuning.clock() if isinstance(seen, Reached) else before.good if before else None
-        return View(seen, related, heads, good, took)
+        return View(seen, related, heads, good, took, begun + took)
 
     def _seen(self, name: str, view: View) -> None:
         before = self._views.get(name)
         self._views[name] = view
-        if before is None or _essence(before) != _essence(view):
+        if before is None or name in self._wanted or _essence(before) != _essence(view):
+            self._wanted.discard(name)
             self._due.set()
         if isinstance(view.seen, Reached) and self.last is not None:
             self._copy(view.seen)
@@ -398,7 +401,14 @@ class Loop:
 
     def _dispatch(self, done: Pass) -> None:
         assert self._works is not None
+        now = asyncio.get_running_loop().time()
         for actions in components(done.plan.effective):
+            concerned = frozenset[str]().union(*(action.hosts for action in actions))
+            if old := [name for name in concerned if name in self._views and now - self._views[name].at > FRESH]:
+                # What is done rests on a look of just now; after it this is thought of again.
+                self._wanted |= set(old)
+                self.look_again(old)
+                continue
             self._restart -= {action.address for action in actions}
             self._works.begin(done, actions)
 

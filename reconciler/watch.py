@@ -25,6 +25,7 @@ class View:
     heads: Mapping[str, Archived] = field(default_factory=dict)
     good: float | None = None
     took: float = 0.0
+    at: float = 0.0  # when it ended, by the loop's clock
 
 
 class Watch:
