@@ -6,7 +6,8 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 
 from reconciler.core.agent import Agent
 from reconciler.core.plan import LAUNCHES, Action, Plan
@@ -36,7 +37,10 @@ class Execution:
         journal: Journal,
         tell: Tell,
         archive: Archive,
+        fences: Mapping[str, int],
+        afresh: Callable[[], Awaitable[Plan]],
     ) -> None:
+        """`fences` are those of the hosts that answered when the plan was made; `afresh` makes it again."""
         self.plan = plan
         self._desired = desired
         self._hosts = hosts
@@ -44,6 +48,9 @@ class Execution:
         self._journal = journal
         self._tell = tell
         self._archive = archive
+        self._fences = fences
+        self._afresh = afresh
+        self._settled: dict[str, Outcome] = {}
         self._draining = asyncio.Event()
         self._outcomes: dict[str, asyncio.Future[Outcome]] = {}
         self._starts = {name: asyncio.Semaphore(host.max_parallel_starts) for name, host in desired.hosts.items()}
@@ -60,8 +67,14 @@ class Execution:
         leases = Leases(self.plan.fleet, who, this_machine() if on_local else "")
         runner = StepRunner(self._desired, self._hosts, self._agents, leases, self._archive)
         concerned = frozenset[str]().union(*(action.hosts for action in actions))
+        if any(action.verb in LAUNCHES for action in actions):
+            # That a session lives nowhere else was seen on all of them: nobody may launch it there meanwhile, not even
+            # who began to before, slept, and wakes up.
+            concerned |= frozenset(self._fences)
         try:
             await leases.acquire(self._hosts.connection(name, self._desired.hosts[name]) for name in concerned)
+            if leases.passed(self._fences):
+                self._settled = compared(self.plan, await self._afresh())
             loop = asyncio.get_running_loop()
             self._outcomes = {_key(action): loop.create_future() for action in actions}
             tasks = [asyncio.create_task(self._act(action, runner, leases)) for action in actions]
@@ -90,7 +103,7 @@ class Execution:
 
     async def _act(self, action: Action, runner: StepRunner, leases: Leases) -> Outcome:
         begun = time.monotonic()
-        first = await self._dependencies(action)
+        first = self._settled.get(_key(action)) or await self._dependencies(action)
         if first is not None:
             outcome = first
         elif action.verb in LAUNCHES:
@@ -183,7 +196,11 @@ class Execution:
                 phase("goes back to where it was")
                 self._journal.remember({s.session: s.host for s in action.fallback if isinstance(s, LaunchStep)})
                 await runner.fall_back(action.fallback, op, phase)
-                return "it was resumed where it was" if len(action.fallback) > 1 else "it was left where it was"
+                return (
+                    "it was resumed where it was"
+                    if isinstance(action.fallback[1], LaunchStep)
+                    else "it was left where it was"
+                )
             if not isinstance(failed, ReadyStep) or not isinstance(error, OperationError) or launch is None:
                 return ""
             # A task that failed has had its turn, which is part of the conversation now.
@@ -198,6 +215,26 @@ class Execution:
     def _say(self, action: Action, outcome: Outcome) -> None:
         kind = {"done": "apply_complete", "skipped": "apply_skipped"}.get(outcome.status, "apply_errored")
         self._tell(Event(kind, action, outcome.message, outcome.seconds, outcome.code, outcome.remedy))  # type: ignore[arg-type]
+
+
+def compared(plan: Plan, fresh: Plan) -> dict[str, Outcome]:
+    """The outcomes of actions that are not begun, since another controller acted after the plan was made: one that a
+    fresh plan lacks is done already; one that rests on something else now is stale."""
+    now = {_key(action): action for action in fresh.actions}
+    found = {}
+    for action in plan.effective:
+        other = now.get(_key(action))
+        ended = Outcome(action.address, action.host, action.verb, "done")
+        if other is None:
+            found[_key(action)] = replace(ended, message="it is so already")
+        elif _basis(other) != _basis(action):
+            why = "another controller acted after the plan was made"
+            found[_key(action)] = replace(ended, status="skipped", code="stale", message=why, remedy="reconciler plan")
+    return found
+
+
+def _basis(action: Action) -> tuple[object, ...]:
+    return action.verb, action.precondition, action.hosts
 
 
 def _key(action: Action) -> str:

@@ -9,7 +9,7 @@ import os
 import re
 import secrets
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -92,6 +92,10 @@ class Leases:
         if host in self.failed:
             raise self.failed[host]
         return self._held[host][1]
+
+    def passed(self, seen: Mapping[str, int]) -> frozenset[str]:
+        """The hosts on which somebody else held the lease since a look saw these fences: ours are the next ones."""
+        return frozenset(name for name, (_, ours) in self._held.items() if ours.fence != seen.get(name, -1) + 1)
 
     async def acquire(self, connections: Iterable[Connection]) -> None:
         """All of them, or none: LeaseHeldError when another controller holds one. A silent host is kept as failed."""

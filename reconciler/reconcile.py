@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from reconciler import drivers
 from reconciler.core.agent import Agent
-from reconciler.core.diff import Diff, compare, owners
+from reconciler.core.diff import Diff, announced, compare, owners
 from reconciler.core.guards import check_emptiness, check_stops
 from reconciler.core.observed import HostSeen, Observed, Reached
 from reconciler.core.plan import Plan, make_plan
@@ -68,7 +68,8 @@ async def preview(
     taken = {address(desired, text).removeprefix("session.") for text in options.take_over}
     # Where the journal is lost, the archive still knows from which host a conversation came last.
     last = {name: found.host for name, found in heads.items() if name in desired.sessions and found.host}
-    places = {name: host for name, host in {**last, **journal.places()}.items() if name not in taken}
+    went = {name: host for name, host in announced(observed).items() if name in desired.sessions}
+    places = {name: host for name, host in {**last, **journal.places(), **went}.items() if name not in taken}
     diff = compare(desired, observed, places)
     silent = [name for name, found in observed.hosts.items() if not isinstance(found, Reached)]
     hold = hold_for(desired, diff, options.selection, silent)
@@ -83,7 +84,12 @@ async def preview(
 def execution(done: Pass, hosts: Hosts, journal: Journal, tell: Tell, options: Options | None = None) -> Execution:
     """Ready to carry out the plan of a pass. Raises GuardError where it would stop too much at once."""
     check_stops(done.plan, (options or Options()).max_stop or done.desired.fleet.max_stop)
-    return Execution(done.plan, done.desired, hosts, done.agents, journal, tell, done.archive)
+
+    async def afresh() -> Plan:
+        return (await preview(done.desired, hosts, journal, options)).plan
+
+    fences = {name: seen.fence for name, seen in done.observed.hosts.items() if isinstance(seen, Reached)}
+    return Execution(done.plan, done.desired, hosts, done.agents, journal, tell, done.archive, fences, afresh)
 
 
 async def carry_out(work: Execution, done: Pass, journal: Journal) -> Report:
@@ -96,7 +102,7 @@ async def carry_out(work: Execution, done: Pass, journal: Journal) -> Report:
     journal.remember({
         outcome.address.removeprefix("session."): outcome.host
         for outcome in report.outcomes
-        if outcome.status in ("done", "unknown") and outcome.verb in ("start", "resume", "restart", "move")
+        if outcome.status == "done" and outcome.verb in ("start", "resume", "restart", "move")
     })  # fmt: skip
     return report
 

@@ -290,9 +290,10 @@ $END
   fi
   if [ ! -e "$dir/process.$INCARNATION" ]; then
     # It may still be on its way. Whoever reads this answer may launch the conversation on another host: it must not
-    # come up then. Put before this ends; the agent's shell notes itself first, then looks for it (launch.sh).
+    # come up then. Put first, then looked once more; the agent's shell notes itself first, then looks for this
+    # (launch.sh): so one of the two sees the other. Where both do, it started, and has ended.
     put "$dir/withdrawn.$INCARNATION" ''
-    fail failed "session $NAME did not start within $WAIT s"
+    [ -e "$dir/process.$INCARNATION" ] || fail failed "session $NAME did not start within $WAIT s"
   fi
   read -r p_pid p_rest <"$dir/process.$INCARNATION"
   finish "{\"ok\":true,\"pid\":${p_pid:-0}}"
