@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -97,9 +97,10 @@ class Borrowed(Leases):
         self._who = who
         self._told = told
 
-    async def acquire(self, connections: Iterable[Connection]) -> None:
+    async def acquire(self, connections: Iterable[Connection], others: Iterable[Connection] = ()) -> None:
         """Borrow them; a host that the controller does not know has its lease taken as ever."""
-        found = [connection for connection in connections if connection.name not in self._held]
+        aside = list(others)
+        found = [connection for connection in (*connections, *aside) if connection.name not in self._held]
         names = [connection.name for connection in found]
         answer = await self._controller.ask("borrow", self._told, hosts=names, who=self._who)
         lent = {str(name): int(fence) for name, fence in dict(answer["fences"]).items()}
@@ -107,8 +108,13 @@ class Borrowed(Leases):
         for connection in found:
             if connection.name in lent:
                 self._held[connection.name] = (connection, replace(base, fence=lent[connection.name]))
-        await self._own.acquire(connection for connection in found if connection.name not in lent)
+        own = [connection for connection in found if connection.name not in lent]
+        await self._own.acquire((c for c in own if c not in aside), (c for c in own if c in aside))
         self.failed = self._own.failed
+
+    def passed(self, seen: Mapping[str, int]) -> frozenset[str]:
+        """All: the controller that lends may itself have acted since, and its fence does not tell."""
+        return frozenset(seen)
 
     def credentials(self, host: str) -> Credentials:
         """What an operation on this host carries."""

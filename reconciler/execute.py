@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from reconciler.core.agent import Agent
 from reconciler.core.plan import LAUNCHES, Action, Plan
@@ -53,8 +53,12 @@ class Execution:
         journal: Journal,
         tell: Tell,
         archive: Archive,
+        fences: Mapping[str, int],
         gates: Gates | None = None,
+        afresh: Callable[[], Awaitable[Plan]] | None = None,
     ) -> None:
+        """`fences` are those that a look saw on all the hosts whose leases are needed. Where another controller has
+        had one of them since, the plan is made `afresh` and what differs is not begun; without, nothing is."""
         self.plan = plan
         self._desired = desired
         self._hosts = hosts
@@ -62,7 +66,11 @@ class Execution:
         self._journal = journal
         self._tell = tell
         self._archive = archive
+        self._fences = fences
         self._gates = gates or Gates(desired.fleet.parallelism)
+        self._afresh = afresh
+        self._settled: dict[str, Outcome] = {}
+        self.overtaken: frozenset[str] = frozenset()  # hosts on which another controller was at work since the look
         self._draining = asyncio.Event()
         self._withdrawn = asyncio.Event()
         self._outcomes: dict[str, asyncio.Future[Outcome]] = {}
@@ -81,7 +89,12 @@ class Execution:
         actions = self.plan.effective
         runner = StepRunner(self._desired, self._hosts, self._agents, leases, self._archive, self._withdrawn)
         concerned = frozenset[str]().union(*(action.hosts for action in actions))
-        await leases.acquire(self._hosts.connection(name, self._desired.hosts[name]) for name in concerned)
+        own = [self._hosts.connection(name, self._desired.hosts[name]) for name in concerned]
+        others = [self._hosts.connection(name, self._desired.hosts[name]) for name in set(self._fences) - concerned]
+        await leases.acquire(own, others)
+        self.overtaken = leases.passed(self._fences)
+        if self.overtaken:
+            self._settled = compared(self.plan, await self._afresh()) if self._afresh else stale(self.plan)
         loop = asyncio.get_running_loop()
         self._outcomes = {_key(action): loop.create_future() for action in actions}
         tasks = [asyncio.create_task(self._act(action, runner, leases)) for action in actions]
@@ -108,7 +121,7 @@ class Execution:
 
     async def _act(self, action: Action, runner: StepRunner, leases: Leases) -> Outcome:
         begun = time.monotonic()
-        first = await self._dependencies(action)
+        first = self._settled.get(_key(action)) or await self._dependencies(action)
         if first is not None:
             outcome = first
         elif action.verb in LAUNCHES:
@@ -202,7 +215,11 @@ class Execution:
                 phase("goes back to where it was")
                 self._journal.remember({s.session: s.host for s in action.fallback if isinstance(s, LaunchStep)})
                 await runner.fall_back(action.fallback, op, phase)
-                return "it was resumed where it was" if len(action.fallback) > 1 else "it was left where it was"
+                return (
+                    "it was resumed where it was"
+                    if isinstance(action.fallback[1], LaunchStep)
+                    else "it was left where it was"
+                )
             if not isinstance(failed, ReadyStep) or not isinstance(error, OperationError) or launch is None:
                 return ""
             # A task that failed has had its turn, which is part of the conversation now.
@@ -217,6 +234,33 @@ class Execution:
     def _say(self, action: Action, outcome: Outcome) -> None:
         kind = {"done": "apply_complete", "skipped": "apply_skipped"}.get(outcome.status, "apply_errored")
         self._tell(Event(kind, action, outcome.message, outcome.seconds, outcome.code, outcome.remedy))  # type: ignore[arg-type]
+
+
+def compared(plan: Plan, fresh: Plan) -> dict[str, Outcome]:
+    """The outcomes of actions that are not begun, since another controller acted after the plan was made: one that a
+    fresh plan lacks is done already; one that rests on something else now is stale."""
+    now = {_key(action): action for action in fresh.actions}
+    found = stale(plan)
+    for action in plan.effective:
+        other = now.get(_key(action))
+        if other is None:
+            found[_key(action)] = Outcome(action.address, action.host, action.verb, "done", message="it is so already")
+        elif _basis(other) == _basis(action):
+            del found[_key(action)]
+    return found
+
+
+def stale(plan: Plan) -> dict[str, Outcome]:
+    """The outcomes of a plan of which nothing is begun."""
+    why = "another controller acted after the plan was made"
+    return {
+        _key(a): Outcome(a.address, a.host, a.verb, "skipped", 0.0, "stale", why, "reconciler plan")
+        for a in plan.effective
+    }
+
+
+def _basis(action: Action) -> tuple[object, ...]:
+    return action.verb, action.precondition, action.hosts
 
 
 def _key(action: Action) -> str:

@@ -9,7 +9,7 @@ import os
 import re
 import secrets
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from reconciler.hosts import Connection
 from reconciler.runtimes.operations import Credentials, lease_operation, release_operation, renew_operation
 
 TTL = 60  # seconds that a lease outlives its last operation
+PATIENCE = 5.0  # seconds that a host may take on which nothing is to be done
 
 
 def _read(path: str) -> str:
@@ -88,6 +89,7 @@ class Leases:
         self._local = local
         self._held: dict[str, tuple[Connection, Credentials]] = {}
         self._to_tell: set[str] = set()
+        self._asking: dict[str, asyncio.Task[None]] = {}
         self.failed: dict[str, HostError | OperationError] = {}
         self._keeper: asyncio.Task[None] | None = None
 
@@ -95,6 +97,8 @@ class Leases:
         """What an operation on this host carries. Raises what acquiring the lease raised."""
         if host in self.failed:
             raise self.failed[host]
+        if host not in self._held:
+            raise OperationError(f"the lease of {host} was given back", code="lease-held", retry=True)
         return self._held[host][1]
 
     def announce(self, local: str) -> None:
@@ -103,16 +107,23 @@ class Leases:
             self._local = local
             self._to_tell = set(self._held)
 
-    async def acquire(self, connections: Iterable[Connection]) -> None:
-        """All of them, or none: LeaseHeldError when another controller holds one. A silent host is kept as failed.
+    def passed(self, seen: Mapping[str, int]) -> frozenset[str]:
+        """The hosts on which somebody else held the lease since a look saw these fences.
 
-        What is held already is kept, and not asked for again.
+        A lease raises the fence by one, and its end by another one (an end that never came counts with the next
+        lease): ours is the one that was seen where we had it then, and the next where nobody had.
         """
-        found = [c for c in connections if c.name not in self._held or c.name in self._to_tell]
+        held = {name: ours.fence for name, (_, ours) in self._held.items()}
+        return frozenset(name for name, fence in seen.items() if name in held and held[name] - fence not in (0, 1))
+
+    async def acquire(self, connections: Iterable[Connection], others: Iterable[Connection] = ()) -> None:
+        """All of them, or none: LeaseHeldError when another controller holds one. A silent host is kept as failed,
+        and `others` have to answer soon. What is held already is kept, and not asked for again."""
+        patience = dict.fromkeys(connections, TTL) | dict.fromkeys(others, PATIENCE)
+        found = [c for c in patience if c.name not in self._held or c.name in self._to_tell]
         for connection in found:
             self.failed.pop(connection.name, None)
-            self._to_tell.discard(connection.name)
-        results = await asyncio.gather(*(self._acquire(c) for c in found), return_exceptions=True)
+        results = await asyncio.gather(*(self._once(c, patience[c]) for c in found), return_exceptions=True)
         held = [e for e in results if isinstance(e, LeaseHeldError)]
         for connection, error in zip(found, results, strict=True):
             if isinstance(error, HostError | OperationError):
@@ -124,6 +135,19 @@ class Leases:
             raise held[0]
         if self._keeper is None:
             self._keeper = asyncio.create_task(self._keep())
+
+    async def _once(self, connection: Connection, patience: float) -> None:
+        """One request a host at a time, whoever waits for it."""
+        name = connection.name
+        if name not in self._asking:
+            self._to_tell.discard(name)
+            self._asking[name] = asyncio.create_task(self._acquire(connection))
+            self._asking[name].add_done_callback(lambda _: self._asking.pop(name))
+        try:
+            async with asyncio.timeout(patience):
+                await asyncio.shield(self._asking[name])
+        except TimeoutError:
+            raise OperationError(f"{name} did not answer within {patience:.0f} s", code="timeout", retry=True) from None
 
     async def _acquire(self, connection: Connection, dead: str = "") -> None:
         nonce = secrets.token_hex(8)
@@ -178,6 +202,8 @@ class Leases:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._keeper
             self._keeper = None
+        if self._asking:
+            await asyncio.wait(list(self._asking.values()), timeout=PATIENCE)
         await self.give_back(list(self._held))
 
 

@@ -418,12 +418,12 @@ class Loop:
         self._memory = self._memory.told(outcomes, now, self._tuning.dice())
         if foreign is not None:
             held = Hold("lease-held", foreign.message, foreign.remedy)
-            places = work.hosts if len(work.hosts) == 1 else {action.address for action in work.actions}
+            places = work.hosts if len(work.fenced) == 1 else {action.address for action in work.actions}
             self._foreign |= dict.fromkeys(places, (held, now + FOREIGN))
         if self._in_force is not None:
             self._in_force.heads = None
         if not self._stopping.is_set():
-            await self._looked_again(work.hosts)
+            await self._looked_again(work.hosts | work.execution.overtaken)
 
     async def _looked_again(self, hosts: Iterable[str]) -> None:
         await asyncio.gather(*(self._watches[name][0].again() for name in hosts if name in self._watches))
@@ -485,7 +485,7 @@ class Loop:
             await self._works.free(wanted)
             known = [name for name in wanted if name in force.desired.hosts]
             await force.leases.acquire(self._hosts.connection(name, force.desired.hosts[name]) for name in known)
-            return {name: force.leases.credentials(name) for name in known}
+            return {name: force.leases.credentials(name) for name in known if name not in force.leases.failed}
         except BaseException:
             self.give_back(wanted)
             raise

@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 
 from reconciler import drivers
 from reconciler.core.agent import Agent
-from reconciler.core.diff import Diff, compare, owners
-from reconciler.core.guards import check_emptiness, check_stops
+from reconciler.core.diff import Diff, announced, compare, owners
+from reconciler.core.guards import check_emptiness, check_stops, contested
 from reconciler.core.holds import Hold, open_gate, suspended
 from reconciler.core.observed import HostSeen, Observed, Reached
 from reconciler.core.plan import LAUNCHES, Plan, make_plan
@@ -102,7 +102,9 @@ def consider(
     taken = {address(desired, text).removeprefix("session.") for text in options.take_over}
     # Where the journal is lost, the archive still knows from which host a conversation came last.
     last = {name: found.host for name, found in heads.items() if name in desired.sessions and found.host}
-    diff = compare(desired, observed, {k: host for k, host in {**last, **journal.places()}.items() if k not in taken})
+    went = {name: host for name, host in announced(observed).items() if name in desired.sessions}
+    places = {name: host for name, host in {**last, **journal.places(), **went}.items() if name not in taken}
+    diff = compare(desired, observed, places)
     silent = [name for name, found in observed.hosts.items() if not isinstance(found, Reached)]
     plan = make_plan(
         diff, desired, observed, agents, plan_id=secrets.token_hex(16), controller=holder(),
@@ -121,7 +123,14 @@ def consider(
 def execution(done: Pass, hosts: Hosts, journal: Journal, tell: Tell, options: Options | None = None) -> Execution:
     """Ready to carry out the plan of a pass. Raises GuardError where it would stop too much at once."""
     check_stops(done.plan, (options or Options()).max_stop or done.desired.fleet.max_stop)
-    return Execution(done.plan, done.desired, hosts, done.agents, journal, tell, done.archive)
+
+    async def afresh() -> Plan:
+        return (await preview(done.desired, hosts, journal, options)).plan
+
+    fences = contested(done.observed, done.plan.effective)
+    return Execution(
+        done.plan, done.desired, hosts, done.agents, journal, tell, done.archive, fences, afresh=afresh
+    )  # fmt: skip
 
 
 async def carry_out(work: Execution, done: Pass, journal: Journal, leases: Leases | None = None) -> Report:
@@ -157,7 +166,7 @@ def arrived(journal: Journal, report: Report) -> None:
     journal.remember({
         outcome.address.removeprefix("session."): outcome.host
         for outcome in report.outcomes
-        if outcome.status in ("done", "unknown") and outcome.verb in LAUNCHES
+        if outcome.status == "done" and outcome.verb in LAUNCHES
     })  # fmt: skip
 
 

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 
+from reconciler.core.guards import contested
 from reconciler.core.holds import Hold
 from reconciler.core.plan import Action
 from reconciler.core.report import Event, Outcome, Report
@@ -28,6 +29,7 @@ class Work:
     actions: tuple[Action, ...]
     execution: Execution
     hosts: frozenset[str]
+    fenced: frozenset[str]  # also those whose leases it needs
 
 
 Ended = Callable[[Work, tuple[Outcome, ...], LeaseHeldError | None], Awaitable[None]]
@@ -74,10 +76,12 @@ class Works:
     def begin(self, done: Pass, actions: tuple[Action, ...]) -> None:
         """Carry out one group of a plan's actions, in the background."""
         plan = replace(done.plan, actions=actions)
+        fences = contested(done.observed, actions)
         execution = Execution(
-            plan, done.desired, self._hosts, done.agents, self._journal, self._say, done.archive, self._gates
+            plan, done.desired, self._hosts, done.agents, self._journal, self._say, done.archive, fences, self._gates
         )
-        work = Work(actions, execution, frozenset[str]().union(*(action.hosts for action in actions)))
+        hosts = frozenset[str]().union(*(action.hosts for action in actions))
+        work = Work(actions, execution, hosts, frozenset(fences))
         task = asyncio.create_task(self._carry(work))
         self._under_way[task] = work
         task.add_done_callback(self._over)

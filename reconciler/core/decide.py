@@ -113,6 +113,9 @@ def _first(context: Context, host: Reached, entry: Entry, session: Session, agen
     archived = context.archive.get(entry.name)
     if archived is None or archived.empty or archived.agent != session.agent or not agent.resumable:
         return begin(context, host, entry, "new", "not on the host yet")
+    if archived.conversation in context.forgotten:
+        # Whoever let go of it has an archive of their own.
+        return begin(context, host, entry, "new", "it was let go of, and its conversation goes on without us")
     if archived.diverged:
         return diverged(entry, archived.diverged)
     steps = launch_steps(

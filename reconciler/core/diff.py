@@ -261,6 +261,16 @@ def owners(desired: Desired, observed: Observed) -> dict[str, str]:
     return found
 
 
+def announced(observed: Observed) -> dict[str, str]:
+    """Where sessions went, as the hosts say that they left, though nobody saw them there: that host is silent."""
+    return {
+        name: owner[1].record.to
+        for name, places in _places(observed).items()
+        if (owner := _owner(places, "")) is not None and not owner[1].live and owner[1].record is not None
+        if owner[1].record.to and not isinstance(observed.hosts.get(owner[1].record.to), Reached)
+    }
+
+
 def _elsewhere(name: str, session: Session, seen: SessionSeen | None, place: str, origin: SessionSeen) -> Entry:
     """It is on another host than the specs say. A session that is to be stopped is stopped where it is."""
     change = Change("host", place, session.host)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from reconciler.core.plan import Plan
+from collections.abc import Iterable
+
+from reconciler.core.observed import Observed, Reached
+from reconciler.core.plan import LAUNCHES, Action, Plan
 from reconciler.core.spec import Desired
 from reconciler.errors import GuardError
 
@@ -34,3 +37,24 @@ def check_stops(plan: Plan, max_stop: str) -> None:
             code="max-stop",
             remedy=f"if it is meant: reconciler apply --max-stop {stops}",
         )
+
+
+def contested(observed: Observed, actions: Iterable[Action]) -> dict[str, int]:
+    """The fences of the hosts whose leases these actions need, as they were seen.
+
+    Not only of hosts on which they do something: that a session lives nowhere else was seen on others too, and nobody
+    may launch it there meanwhile, not even who began to before, slept, and wakes up. Those are the hosts that know of
+    it; where none does, all that answered.
+    """
+    reached = {name: host for name, host in observed.hosts.items() if isinstance(host, Reached)}
+    needed: set[str] = set()
+    for action in actions:
+        needed |= action.hosts
+        if action.verb in LAUNCHES:
+            needed |= _knowing(reached, action.address.removeprefix("session.")) or set(reached)
+    return {name: host.fence for name, host in reached.items() if name in needed}
+
+
+def _knowing(reached: dict[str, Reached], session: str) -> set[str]:
+    seen = {name: host.sessions[session] for name, host in reached.items() if session in host.sessions}
+    return set(seen) | {found.record.to for found in seen.values() if found.record is not None and found.record.to}

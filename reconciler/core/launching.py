@@ -29,6 +29,7 @@ class Context:
     controller: str
     archive: Mapping[str, Archived] = field(default_factory=dict)
     relations: Mapping[str, Relation] = field(default_factory=dict)  # host's copy to archive's, where both are
+    forgotten: frozenset[str] = frozenset()  # conversations that were let go of and go on
     taken: frozenset[str] = frozenset()  # sessions that a person takes over from a host which does not answer
 
     def agent(self, name: str) -> Agent:

@@ -18,7 +18,7 @@ from reconciler.core.diff import Entry
 from reconciler.core.launching import Context, launch_steps
 from reconciler.core.observed import Observed, Reached, SessionSeen
 from reconciler.core.spec import Session
-from reconciler.core.steps import LaunchStep, PullStep, Step, StopStep
+from reconciler.core.steps import IdleStep, LaunchStep, PullStep, RecordStep, Step, StopStep
 
 
 def move(context: Context, observed: Observed, host: Reached, entry: Entry, session: Session) -> Decision:
@@ -40,11 +40,11 @@ def move(context: Context, observed: Observed, host: Reached, entry: Entry, sess
             changes=entry.changes,
         )  # fmt: skip
     there = replace(entry, seen=origin)
-    stopped = replace(origin.record, intent="stopped", at=source.now)
+    # Also where nothing runs: who sees the source and not the target must not take its record for the present one.
+    stopped = replace(origin.record, intent="stopped", at=source.now, to=host.name)
     steps, note = stop_steps(there, source, agent, session.stop, origin, stopped)
-    if origin.state != "running":
-        steps = ()
-    steps = tuple(step for step in steps if not isinstance(step, PullStep))
+    ends = StopStep if origin.state != "running" else (IdleStep, StopStep)
+    steps = tuple(step for step in steps if isinstance(step, ends))
     exists = agent.exists(origin.facts)
     archived = archived_copy(context, entry.name, origin.record)
     if archived is not None and archived.diverged:
@@ -90,7 +90,7 @@ def _back(
     ended = replace(first.record, intent="stopped")
     stop = StopStep(entry.name, first.host, first.strategy, first.record.incarnation, (), "TERM", ended)
     if origin.state != "running":
-        return (stop,)
+        return (stop, RecordStep(entry.name, source.name, origin.incarnation, origin.record))
     agent = context.agent(entry.name)
     resume = agent.resumable and origin.record.conversation is not None and agent.exists(origin.facts) is not False
     record = replace(origin.record, moves=first.record.moves)

@@ -111,6 +111,7 @@ class Reached:
     versions: Mapping[str, str] = field(default_factory=dict)  # what `command version_args` printed, when asked
     digests: Mapping[str, str] = field(default_factory=dict)  # `LENGTH PATH` -> SHA-256 of so many first bytes
     links: Mapping[str, str] = field(default_factory=dict)  # older names of sessions that were renamed
+    forgotten: Mapping[str, str] = field(default_factory=dict)  # conversation that was let go of and goes on -> its pid
     foreign: tuple[str, ...] = ()  # names below sessions/ that are none of ours
 
 
@@ -166,7 +167,8 @@ def parse_look(host: str, nonce: str, answer: bytes) -> Reached:
         raise _bad(host, "the answer to the look was cut short", "look-truncated")
     facts: dict[str, Any] | None = None
     sessions: dict[str, _Raw] = {}
-    found: dict[str, dict[str, str]] = {"command": {}, "directory": {}, "version": {}, "digest": {}, "link": {}}
+    kinds = ("command", "directory", "version", "digest", "link", "forgotten")
+    found: dict[str, dict[str, str]] = {kind: {} for kind in kinds}
     foreign: list[str] = []
     for part in parts[:-1]:
         if len(part) != 3:
@@ -217,7 +219,8 @@ def _reached(
     return Reached(
         name=host, home=str(home), state_dir=str(state), now=now, fence=fence, path=clean(facts.get("path", ""), 16384),
         sessions=sessions, commands=found["command"], directories=found["directory"],
-        versions=found["version"], digests=found["digest"], links=found["link"], foreign=foreign, **words,
+        versions=found["version"], digests=found["digest"], links=found["link"],
+        forgotten=found["forgotten"], foreign=foreign, **words,
     )  # fmt: skip
 
 

@@ -117,7 +117,9 @@ def make_plan(
     addresses to restart though nothing changed, `taken` sessions whose silent host a person says is gone.
     """
     hold = hold or {}
-    context = Context(desired, agents, plan_id, controller, archive or {}, relations or {}, taken)
+    reached = [host for host in observed.hosts.values() if isinstance(host, Reached)]
+    forgotten = frozenset(conversation for host in reached for conversation in host.forgotten)
+    context = Context(desired, agents, plan_id, controller, archive or {}, relations or {}, forgotten, taken)
     actions: dict[str, Action] = {}
     unchanged = 0
     for entry in diff.entries:
@@ -180,7 +182,7 @@ def _action(desired: Desired, entry: Entry, decision: Decision) -> Action:
         remedy=decision.remedy,
         changes=decision.changes,
         source=_source(desired, entry, decision),
-        precondition=precondition(entry.seen),
+        precondition=precondition(entry.seen) + (f" {precondition(entry.origin)}" if entry.origin else ""),
         steps=decision.steps,
         fallback=decision.fallback,
         stops_running=decision.verb == "stop" and entry.seen is not None and entry.seen.state == "running",

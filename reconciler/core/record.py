@@ -24,7 +24,8 @@ class Record:
     plan's before/after (values of env tables only as digests). `prompt` is the digest of the last prompt that
     was handed over. `restarts` are the times (host's clock, seconds) of resumes after a failure. `incarnation`
     counts launches. `intent` is what the session was last asked to be. `moves` counts the hosts it has moved to:
-    where two hosts have a record of one session, the higher number has its conversation.
+    where two hosts have a record of one session, the higher number has its conversation. `to` is the host that it
+    went to from here.
     """
 
     fleet: str
@@ -47,6 +48,7 @@ class Record:
     revision: str = ""
     at: int = 0
     moves: int = 0
+    to: str = ""
     version: int = VERSION
 
     def to_json(self) -> str:
@@ -58,7 +60,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "fleet": str, "name": str, "agent": str, "strategy": str, "digest": str, "intent": str, "lifecycle": str,
     "incarnation": int, "conversation": (str, type(None)), "workdir": str, "written": dict,
     "prompt": (str, type(None)), "labels": dict, "protected": bool, "restarts": list, "op": str,
-    "controller": str, "revision": str, "at": int, "moves": int, "version": int,
+    "controller": str, "revision": str, "at": int, "moves": int, "to": str, "version": int,
 }  # fmt: skip
 
 

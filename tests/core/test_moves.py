@@ -15,7 +15,17 @@ from reconciler.core.observed import Facts, HostSeen, SessionSeen
 from reconciler.core.plan import Action
 from reconciler.core.printed import plan_json, render
 from reconciler.core.record import Record
-from reconciler.core.steps import IdleStep, LaunchStep, PullStep, ReadyStep, RenameStep, SendStep, Step, StopStep
+from reconciler.core.steps import (
+    IdleStep,
+    LaunchStep,
+    PullStep,
+    ReadyStep,
+    RecordStep,
+    RenameStep,
+    SendStep,
+    Step,
+    StopStep,
+)
 from reconciler.core.transcript import Archived
 from tests.core.situations import (
     AGENT,
@@ -161,11 +171,14 @@ class TestMoves:
         assert "p" not in launch.invocation.argv
 
     @pytest.mark.parametrize("seen", [stopped(), gone(record(), "lost")], ids=["stopped", "lost"])
-    def test_what_does_not_run_is_not_stopped_but_copied(self, seen: SessionSeen) -> None:
-        pull, launch, _ = planned(host("gpu"), host("local", seen)).steps
+    def test_what_does_not_run_is_copied_and_its_record_says_where_it_went(self, seen: SessionSeen) -> None:
+        gone_from, pull, launch, _ = planned(host("gpu"), host("local", seen)).steps
+        assert isinstance(gone_from, StopStep)
+        assert (gone_from.host, gone_from.record.intent, gone_from.record.to) == ("local", "stopped", "gpu")
         assert isinstance(pull, PullStep)
         assert pull.required
         assert isinstance(launch, LaunchStep)
+        assert launch.record.to == ""
 
     def test_a_target_that_knew_it_before_counts_on(self) -> None:
         before = replace(stopped(), incarnation=4)
@@ -261,9 +274,12 @@ class TestTheWayBack:
         assert launch.invocation.argv[-1] == "p"
 
     def test_what_did_not_run_is_left_where_it_was(self) -> None:
-        (stop,) = self.steps(stopped())
+        seen = stopped()
+        stop, back = self.steps(seen)
         assert isinstance(stop, StopStep)
         assert stop.host == "gpu"
+        assert isinstance(back, RecordStep)
+        assert (back.host, back.record) == ("local", seen.record)
 
     def test_only_a_move_has_one(self) -> None:
         assert action(plan_of(HERE, host("local", gone(record(), "lost")))).fallback == ()

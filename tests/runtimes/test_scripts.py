@@ -283,11 +283,11 @@ def test_secrets_never_stand_in_a_command_line(machine: Machine) -> None:
 # -- the guard -------------------------------------------------------------------------------------------------------
 
 
-def test_each_lease_raises_the_fence_and_the_fence_of_before_is_refused(machine: Machine) -> None:
+def test_each_lease_and_its_end_raise_the_fence_and_the_fence_of_before_is_refused(machine: Machine) -> None:
     ours = machine.lease()
     assert machine.do(lambda nonce: release_operation(ours, nonce))["ok"]
     theirs = machine.lease(THEIRS)
-    assert theirs.fence == ours.fence + 1
+    assert theirs.fence == ours.fence + 2
     assert machine.do(lambda nonce: release_operation(theirs, nonce))["ok"]
     refused = launch(machine, ours, ("sleep", "1000"))
     assert (refused["ok"], refused["code"]) == (False, "fence-stale")
@@ -302,13 +302,13 @@ def test_a_lease_that_is_held_is_refused_by_name_until_it_expires(machine: Machi
     assert OURS.holder in refused["message"]
     assert machine.lease().fence == ours.fence + 1, "the holder may take it again"
     (machine.state / "lease").write_text(f"{int(time.time()) - 1} {OURS.holder}\n")
-    assert machine.lease(THEIRS).fence == ours.fence + 2
+    assert machine.lease(THEIRS).fence == ours.fence + 3, "an end that never came counts with the next lease"
 
 
 def test_the_lease_of_one_who_is_proven_dead_is_taken_over_and_of_nobody_else(machine: Machine) -> None:
     machine.lease()
     assert machine.do(lambda nonce: lease_operation(THEIRS, nonce, "somebody else"))["code"] == "lease-held"
-    assert machine.lease(THEIRS, OURS.holder).fence == 2
+    assert machine.lease(THEIRS, OURS.holder).fence == 3
 
 
 def test_the_same_operation_again_does_nothing_and_gives_the_same_answer(machine: Machine) -> None:

@@ -23,6 +23,7 @@ class Program:
     argv: tuple[str, ...]
     environment: Mapping[str, str]
     born: float
+    begun: bool = False  # before, it is the shell that becomes it
     conversation: str | None = None
     said: list[str] = field(default_factory=list)
     busy_until: float = 0.0
@@ -66,6 +67,7 @@ class Program:
 def begin(program: Program, workdir: str) -> None:
     """Read the argv as the agent would: its conversation, the files of it, and what it is told at once."""
     argv = program.argv
+    program.begun = True
     program.stirred = program.born
     if program.kind == "claude":
         given = _after(argv, "--session-id") or _after(argv, "--resume")

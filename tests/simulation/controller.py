@@ -108,7 +108,11 @@ class Controller:
         return {status.address: status.phase for status in self.loop.statuses}
 
     def operations(self) -> int:
-        return len(self.line.log)
+        """All but the renewals of its leases."""
+        return len(self.line.log) - self.renewals()
+
+    def renewals(self) -> int:
+        return sum(operation["OP"] == "renew" for _, operation in self.line.log)
 
 
 @contextlib.asynccontextmanager

@@ -15,6 +15,9 @@ def look(machine: Machine, fleet: str, nonce: str, checks: list[tuple[str, str]]
     found += [("pane", name, _pane(machine, name, incarnation)) for name, incarnation in machine.panes.items()]
     for name, files in sorted(machine.sessions.items()):
         found += [(kind, name, data) for kind, data in _session(machine, name, files)]
+    for files in machine.forgotten:
+        if files.conversation and (noted := machine.live(files)):
+            found.append(("check", "forgotten", {"value": files.conversation, "found": str(noted.pid)}))
     for kind, value in checks:
         found.append(("check", kind, {"value": value, "found": _check(machine, kind, value)}))
     texts = [f"{k}\t{n}\t{d if isinstance(d, str) else json.dumps(d)}\n" for k, n, d in found]

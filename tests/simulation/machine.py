@@ -52,6 +52,7 @@ class Files:
     failed: dict[int, bytes] = field(default_factory=dict)
     processes: dict[int, Noted] = field(default_factory=dict)
     exits: dict[int, dict[str, Any]] = field(default_factory=dict)
+    withdrawn: set[int] = field(default_factory=set)  # launches that were given up
 
 
 class Machine:
@@ -72,6 +73,7 @@ class Machine:
         self.disk_full = False
         self.tmux = True
         self.missing: set[str] = set()  # commands and directories that are not there
+        self.late = 0.0  # seconds that the next launch takes longer than others: a slow profile, say
         self.fence = 0
         self.local = ""
         self.lease: tuple[int, str] = (0, "")
@@ -154,14 +156,16 @@ class Machine:
         return {"code": code, "at": self.now(), "incarnation": incarnation, "error": error, "detail": detail}
 
     async def _wrapper(self, name: str, files: Files, exports: str, incarnation: int) -> None:
-        await asyncio.sleep(0.1)
-        settings, argv = launch_argv(files.launch)
+        late, self.late = self.late, 0.0
+        launch = files.launch  # the shell has begun to read it: a later launch writes another file
+        await asyncio.sleep(0.1 + late)
+        settings, argv = launch_argv(launch)
         for missing, code, error in ((settings["workdir"], 1, "workdir-missing"), (argv[0], 127, "agent-missing")):
             if missing in self.missing:
                 files.exits[incarnation] = self._exit(code, incarnation, error, missing)
                 return
         workdir = settings["workdir"].replace("~", HOME, 1)
-        launched = parse_launch(files.launch, workdir, name)
+        launched = parse_launch(launch, workdir, name)
         files.probes = launched.probes
         done = True
         for line in launched.lines:
@@ -172,19 +176,27 @@ class Machine:
                 if not self.disk_full:
                     files.exits[incarnation] = self._exit(1, incarnation, str(refused), str(refused.answer["message"]))
                 return
-        if not done:
-            return
         self._pids += 10
-        program = Program(
-            self._pids, str(self._pids * 7 + self.boot), name, incarnation, argv, exported(exports), self.time()
-        )
+        start, environment = str(self._pids * 7 + self.boot), exported(exports)
+        program = Program(self._pids, start, name, incarnation, argv, environment, self.time())
+        if done and await self._become(files, program):
+            begin(program, workdir)
+            self.spawned(self, program)
+            await self._run(program)
+
+    async def _become(self, files: Files, program: Program) -> bool:
+        """The shell of a launch notes itself, then looks whether it is still wanted: then it becomes the agent."""
+        incarnation = program.incarnation
+        if self.disk_full:
+            return False  # what cannot note itself does not start
         files.processes[incarnation] = Noted(program.pid, program.start, f"boot-{self.boot}", program.pid - 1)
-        if files.incarnation != incarnation:
-            files.exits[incarnation] = self._exit(75, incarnation)
-            return
-        begin(program, workdir)
         self.programs[program.pid] = program
-        self.spawned(self, program)
+        await self.step()
+        if files.incarnation != incarnation or incarnation in files.withdrawn:
+            self.end(program.pid, 75)
+        return program.pid in self.programs
+
+    async def _run(self, program: Program) -> None:
         ending = program.ends(self.store.files)
         self.spawn(self._live(program))
         for words in program.said if ending is None or not ending[1] else ():
@@ -294,7 +306,7 @@ class Machine:
         if op["OP"] == "lease":
             if foreign and holder != op["DEAD"]:
                 raise Refused("lease-held", f"{holder} holds the lease for another {until - self.now()} s")
-            fence = self.fence + 1
+            fence = self.fence + (2 if holder not in ("", op["HOLDER"]) and self.lease[0] else 1)
             if op["LOCAL"] and not self.local:
                 await self._put(lambda: setattr(self, "local", op["LOCAL"]))
         elif fence < self.fence:
@@ -308,6 +320,7 @@ class Machine:
             return json.dumps({"ok": True, "fence": fence, "now": self.now()})
         if op["OP"] == "unlease":
             await self._put(lambda: setattr(self, "lease", (0, op["HOLDER"])))
+            await self._put(lambda: setattr(self, "fence", fence + 1))
             return '{"ok":true}'
         if op["OP"] == "renew":
             return '{"ok":true}'
@@ -319,7 +332,7 @@ class Machine:
         """The session whose directory an operation works in: an older name is a link."""
         name = self.links.get(op["NAME"], op["NAME"])
         if op.name == "op_launch" and name != op["NAME"]:
-            if self.live(self.sessions[name]):
+            if name in self.sessions and self.live(self.sessions[name]):
                 raise Refused("name-taken", f"{name} still runs in the directory of the name {op['NAME']}")
             await self._put(lambda: self.links.pop(op["NAME"], None))
             name = op["NAME"]
@@ -365,6 +378,7 @@ class Machine:
         self.links = {old: new for old, new in self.links.items() if new != op["NAME"]}
         files.exits.clear()
         files.processes.clear()
+        files.withdrawn.clear()
         if not files.conversation or files.conversation != op["CONVERSATION"]:
             await self._put(lambda: setattr(files, "probes", (("store", "unbegun", "/nowhere"),)))
         await self._put(lambda: setattr(files, "record", op["RECORD"]))
@@ -374,14 +388,16 @@ class Machine:
         if op.strategy == "tmux":
             self.panes[op["NAME"]] = incarnation
         self.spawn(self._wrapper(op["NAME"], files, op["EXPORTS"], incarnation))
-        for _ in range(250):
+        for _ in range(int(op["WAIT"]) * 10):
             if incarnation in files.processes or incarnation in files.exits:
                 break
             await asyncio.sleep(0.1)
         if incarnation in files.exits and incarnation not in files.processes:
             raise Refused("launch", exit=files.exits[incarnation])
         if incarnation not in files.processes:
-            raise Refused("failed", "it did not start within 25 s")
+            await self._put(lambda: files.withdrawn.add(incarnation))
+        if incarnation not in files.processes:
+            raise Refused("failed", f"session {op['NAME']} did not start within {op['WAIT']} s")
         return json.dumps({"ok": True, "pid": files.processes[incarnation].pid})
 
     async def _stop(self, op: Operation, files: Files) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+from collections.abc import Awaitable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -19,22 +20,49 @@ from tests.simulation.world import Applied, Broken, World, forget_pending, raise
 # Reasons to do nothing that the specs or the record themselves explain.
 EXPLAINED = {
     "protected", "not-implemented", "budget-spent", "clean-exit", "dependency", "no-terminal", "refused", "two-changes",
-    "no-store",
+    "no-store", "name-taken",
 }  # fmt: skip
 TO_FILES = ("truncate", "rewrite", "mtime", "lost", "stale")
-EVENTS = ("crash", "exit", "vanish", "busy", "reboot", "tmux", "disk", "net", "clock", "missing", "wait", *TO_FILES)
+EVENTS = (
+    "crash",
+    "exit",
+    "vanish",
+    "busy",
+    "late",
+    "late",
+    "reboot",
+    "tmux",
+    "disk",
+    "net",
+    "clock",
+    "missing",
+    "wait",
+    *TO_FILES,
+)
 TRIES = 14
 
 
 @dataclass(frozen=True)
+class Second:
+    """What a second controller does during an apply: its specs, when it begins, how long it is asked before it acts."""
+
+    fleet: FleetSpec
+    after: float = 0.0
+    asked: float = 0.0
+
+
+@dataclass(frozen=True)
 class Apply:
-    """One apply, perhaps with a second controller at work at the same time."""
+    """One apply, perhaps with a second controller at work at the same time. `asked`: how long somebody thinks about
+    the plan before it is carried out."""
 
     fleet: FleetSpec
     faults: dict[str, list[Fault]] = field(default_factory=dict)
     dies_at: int | None = None
-    second: bool = False
+    second: Second | None = None
     events: tuple[tuple[float, Event], ...] = ()
+    asked: float = 0.0
+    freezes_at: int | None = None
 
 
 @dataclass(frozen=True)
@@ -62,29 +90,42 @@ events = st.builds(Event, st.sampled_from(EVENTS), st.integers(0, 3), st.integer
 
 
 @st.composite
-def applies(draw: st.DrawFn, fleet: FleetSpec, alone: bool) -> Apply:
+def seconds(draw: st.DrawFn, fleets: tuple[FleetSpec, ...]) -> Second:
+    """A second controller may have read other specs: its checkout is behind, or ahead."""
+    own = draw(st.sampled_from((fleets[-1], fleets[-1], *fleets)))
+    return Second(
+        own, draw(st.sampled_from((0.0, 0.0, 0.5, 1.5, 4.0, 70.0))), draw(st.sampled_from((0.0, 0.0, 1.0, 4.0, 30.0)))
+    )
+
+
+@st.composite
+def applies(draw: st.DrawFn, fleets: tuple[FleetSpec, ...], alone: bool) -> Apply:
+    fleet = fleets[-1]
     script = st.lists(st.sampled_from(FAULTS), max_size=8)
-    kinds = "clean" if alone else draw(st.sampled_from(("clean", "faults", "faults", "dies", "events")))
+    kinds = "clean" if alone else draw(st.sampled_from(("clean", "faults", "faults", "dies", "freezes", "events")))
     return Apply(
         fleet,
         draw(st.dictionaries(st.sampled_from(fleet.hosts), script, max_size=3)) if kinds == "faults" else {},
         draw(st.integers(1, 30)) if kinds == "dies" else None,
-        not alone and draw(st.booleans()),
+        draw(seconds(fleets)) if not alone and draw(st.booleans()) else None,
         draw(st.lists(st.tuples(st.floats(0, 5), events), max_size=3).map(tuple)) if kinds == "events" else (),
+        0.0 if alone else draw(st.sampled_from((0.0, 0.0, 0.0, 2.0, 20.0))),
+        draw(st.integers(3, 16)) if kinds == "freezes" else None,
     )
 
 
 @st.composite
 def scenarios(draw: st.DrawFn) -> Scenario:
     fleet = draw(fleets())
+    told: tuple[FleetSpec, ...] = (fleet,)
     alone = draw(st.integers(0, 3)) == 0
-    steps: list[Apply | Event] = [Apply(fleet) if draw(st.integers(0, 3)) else draw(applies(fleet, alone))]
+    steps: list[Apply | Event] = [Apply(fleet) if draw(st.integers(0, 3)) else draw(applies(told, alone))]
     for number in range(draw(st.integers(2, 6))):
         if draw(st.booleans()):
             steps.append(draw(events))
-        changed = draw(edits(fleet, number + 2))
-        fleet = changed
-        steps.append(draw(applies(fleet, alone)))
+        fleet = draw(edits(fleet, number + 2))
+        told = (*told, fleet)
+        steps.append(draw(applies(told, alone)))
     return Scenario(fleet.hosts, tuple(steps), fleet)
 
 
@@ -111,15 +152,22 @@ async def _play(scenario: Scenario, world: World) -> None:
 async def _apply(world: World, step: Apply) -> None:
     loop = asyncio.get_running_loop()
     timers = [loop.call_later(after, happen, world, event) for after, event in step.events]
-    work = [world.apply(step.fleet, step.faults, step.dies_at)]
-    if step.second:
+    work: list[Awaitable[object]] = [
+        world.apply(step.fleet, step.faults, step.dies_at, asked=step.asked, freezes_at=step.freezes_at)
+    ]
+    if step.second is not None:
         world.crowded = True
-        work.append(world.apply(step.fleet, controller="two"))
+        work.append(_second(world, step.second))
     try:
         await asyncio.gather(*work)
     finally:
         for timer in timers:
             timer.cancel()
+
+
+async def _second(world: World, second: Second) -> None:
+    await asyncio.sleep(second.after)
+    await world.apply(second.fleet, controller="two", asked=second.asked)
 
 
 def happen(world: World, event: Event) -> None:
@@ -137,16 +185,22 @@ def happen(world: World, event: Event) -> None:
             machine.disk_full = not machine.disk_full
         case "net":
             machine.up = not machine.up
-        case "clock":
-            machine.skew += (event.amount - 3) * 30
-        case "missing":
-            machine.missing ^= {"claude"}
-        case "wait":
-            pass
+        case "clock" | "missing" | "late" | "wait":
+            _to_a_machine(machine, event)
         case kind if kind in TO_FILES:
             _to_files(world, machine, event)
         case _:
             _to_a_program(machine, event)
+
+
+def _to_a_machine(machine: Machine, event: Event) -> None:
+    match event.kind:
+        case "clock":
+            machine.skew += (event.amount - 3) * 30
+        case "missing":
+            machine.missing ^= {"claude"}
+        case "late":  # some are just in time, most are not
+            machine.late = 22.0 + event.amount
 
 
 def _to_files(world: World, machine: Machine, event: Event) -> None:
@@ -223,7 +277,7 @@ def check_rest(world: World, fleet: FleetSpec, applied: Applied) -> None:
     assert applied.plan is not None
     actions = {action.address: action for action in applied.plan.actions}
     for action in actions.values():
-        explained = EXPLAINED | ({"diverged"} if world.spoilt else set())
+        explained = EXPLAINED | ({"diverged"} if world.spoilt else set()) | ({"twice"} if world.twice else set())
         if action.reason not in explained and "restart.policy is never" not in action.message:
             raise Broken(f"I1: {_words(applied)}")
     for name in sorted({*fleet.sessions, *(n for m in world.machines.values() for n in m.sessions)}):

@@ -54,6 +54,11 @@ pytestmark = pytest.mark.e2e
 FLEET = "contract"
 ONE, TWO = Credentials(FLEET, "me@here:m/b:1:1:one"), Credentials(FLEET, "you@there:m/b:2:2:two")
 PROGRAMS = {"serve": "exec sleep 600", "broken": "sleep 0.6; exit 1", "job": "sleep 2"}
+# A profile that is slow where it is read for the second time: first by the guard of a launch, then by its wrapper.
+PROFILE = """PATH="$HOME/bin:$PATH"
+if [ -e "$HOME/late" ]; then mv "$HOME/late" "$HOME/later"
+elif [ -e "$HOME/later" ]; then rm "$HOME/later"; sleep 3; fi
+"""
 Trace = list[tuple[str, object]]
 MINE = drivers.agents(parse({"f.toml": AGENTS + "[sessions.a]\nagent = 'mine'\n"}, {}))["mine"]
 ID = "11111111-2222-4333-8444-555555555555"
@@ -65,6 +70,7 @@ class Files:
 
     read: Callable[[str], bytes | None]
     write: Callable[[str, bytes, int | None], None]
+    late: Callable[[], None]  # the next launch takes some seconds longer
 
 
 class Told:
@@ -94,17 +100,21 @@ class Told:
         reached = await self.connection.look(FLEET, checks)
         seen = {name: _seen(session) for name, session in sorted(reached.sessions.items())}
         found = [bool(there) for there in (*reached.commands.values(), *reached.directories.values())]
-        self.trace.append((what, (reached.fence, reached.local, found)))
+        self.trace.append((what, (reached.fence, reached.local, found, list(reached.forgotten))))
         self.trace += [(f"{what}: {name}", session) for name, session in seen.items()]
         return reached
 
-    async def launch(self, what: str, name: str, incarnation: int, command: str, op: str = "", **more: Any) -> None:
+    async def launch(
+        self, what: str, name: str, incarnation: int, command: str, op: str = "", wait: int = 25, **more: Any
+    ) -> None:
         """Launch a program by its name."""
         launch = Launch(
             session=name, expect=more.pop("expect", incarnation - 1), record=record(name, incarnation),
             command=command, invocation=Invocation((command,)), workdir=more.pop("workdir", "~"), **more,
         )  # fmt: skip
         script = launch_operation(self.runtime, FENCED, op or f"launch-{what}", "n", launch)
+        assert "\nWAIT=25\n" in script
+        script = script.replace("\nWAIT=25\n", f"\nWAIT={wait}\n", 1)
         answer = await self.operate(what, script, "n")
         if "pid" in answer:
             before = self.pids.setdefault(f"{name}-{incarnation}", answer["pid"])
@@ -223,7 +233,7 @@ async def lives(told: Told) -> None:
     await told.stop("stopped twice", "a", 1)
     await told.send("a message to nobody", "a", 1)
     await told.look("it is stopped")
-    await told.launch("started again", "a", 2, "serve")
+    await told.launch("started again", "a", 2, "serve", conversation="c-2")
     await told.look("it runs again")
 
 
@@ -242,6 +252,16 @@ async def ends(told: Told) -> None:
     await told.operate("given back", release_operation(FENCED, "n"), "n")
     await told.operate("a lease of somebody else", lease_operation(ONE, "n"), "n")
     await told.look("the end")
+
+
+async def slow(told: Told) -> None:
+    """A launch that was given up does not come up later."""
+    told.files.late()
+    await told.launch("given up", "s", 1, "serve", wait=1)
+    await asyncio.sleep(4)
+    await told.look("it saw that it is not wanted")
+    await told.launch("started in time", "s", 2, "serve")
+    await told.stop("ended", "s", 2)
 
 
 async def copies(told: Told) -> None:
@@ -301,7 +321,7 @@ async def names(told: Told) -> None:
 async def story(connection: Connection, strategy: str, files: Files, archive: Path) -> Trace:
     told = Told(connection, strategy, files, Archive(archive))
     try:
-        for part in (leases, lives, copies, names, ends):
+        for part in (leases, lives, slow, copies, names, ends):
             await part(told)
     finally:
         await connection.close()
@@ -320,10 +340,13 @@ def simulated(strategy: str, archive: Path) -> Trace:
         def read(name: str) -> bytes | None:
             return machine.store.files[base + name].content if base + name in machine.store.files else None
 
+        def late() -> None:
+            machine.late = 3.0
+
         async def connect(name: str, host: Host) -> Transport:
             return SimulatedTransport(Line(lambda _argv, _stdin: None), machine)
 
-        return await story(Connection("gpu", Host(), connect), strategy, Files(read, write), archive)
+        return await story(Connection("gpu", Host(), connect), strategy, Files(read, write, late), archive)
 
     return clock.run(work)
 
@@ -336,7 +359,7 @@ def home() -> Iterator[Path]:
     for name, body in PROGRAMS.items():
         (directory / "bin" / name).write_text(f"#!/bin/sh\n{body}\n")
         (directory / "bin" / name).chmod(0o700)
-    (directory / ".profile").write_text('PATH="$HOME/bin:$PATH"\n')
+    (directory / ".profile").write_text(PROFILE)
     yield directory
     state = directory / ".local/state/reconciler" / FLEET
     subprocess.run(["tmux", "-S", state / "tmux", "kill-server"], capture_output=True, check=False)
@@ -360,11 +383,14 @@ def real(strategy: str, home: Path, archive: Path) -> Trace:
         path = home / ".mine" / f"{ID}.{name}"
         return path.read_bytes() if path.exists() else None
 
+    def late() -> None:
+        (home / "late").touch()
+
     async def connect(name: str, host: Host) -> Transport:
         return await local.connect(name, env=environment)
 
     work: Callable[[], Coroutine[Any, Any, Trace]] = lambda: story(  # noqa: E731
-        Connection("gpu", Host(), connect), strategy, Files(read, write), archive
+        Connection("gpu", Host(), connect), strategy, Files(read, write, late), archive
     )
     return asyncio.run(work())
 

@@ -10,7 +10,7 @@ import os
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
-from tests.simulation.scenario import Apply, Event, Scenario, play, scenarios
+from tests.simulation.scenario import Apply, Event, Scenario, Second, play, scenarios
 from tests.simulation.specs import FleetSpec, SessionSpec
 from tests.simulation.transport import FAULTS, Fault
 
@@ -74,7 +74,10 @@ def test_the_same_fault_may_last() -> None:
 
 def test_two_controllers_never_start_anything_twice() -> None:
     for fault in FAULTS:
-        story(Apply(START, {"h1": ["", fault]}, second=True), Apply(CHANGED, {"h1": [fault]}, second=True))
+        story(
+            Apply(START, {"h1": ["", fault]}, second=Second(START)),
+            Apply(CHANGED, {"h1": [fault]}, second=Second(CHANGED)),
+        )
 
 
 @pytest.mark.parametrize("kind", ["reboot", "tmux", "crash", "vanish", "clock", "disk", "net"])

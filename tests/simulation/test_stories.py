@@ -86,7 +86,7 @@ def test_a_session_that_was_forgotten_and_is_declared_again_begins_a_conversatio
 
 def test_a_session_whose_launch_was_not_seen_to_the_end_is_not_started_elsewhere(tmp_path: Path) -> None:
     async def story(world: World) -> None:
-        await world.apply(FLEET, dies_at=6)
+        await world.apply(FLEET, dies_at=8)
         await asyncio.sleep(5)
         assert world.live("a"), "the launch went through after its controller had died"
         world.machines["h1"].up = False

@@ -14,6 +14,7 @@ from tests.simulation.stores import Staging, parse_stage, staged
 from tests.simulation.texts import Operation, parse_look_call, parse_operation
 
 Fault = Literal["", "before", "during", "after", "cut", "garbage", "slow", "hang", "power-2", "power-5", "power-8"]
+SLEEP = 100.0  # seconds; longer than a lease
 FAULTS: tuple[Fault, ...] = get_args(Fault)
 
 
@@ -25,10 +26,20 @@ class Line:
         self.faults: dict[str, list[Fault]] = {}
         self.calls = 0
         self.dies_at: int | None = None
+        self.freezes_at: int | None = None
+        self.wakes = 0.0
         self.dead = False
         self.died = asyncio.Event()
         self.log: list[tuple[str, Operation]] = []
         self.unseen: set[str] = set()  # machines of which the last look gave no whole answer
+
+    async def awake(self) -> None:
+        """A controller that sleeps, as a laptop does, sends nothing until it wakes up, then goes on where it was."""
+        now = asyncio.get_running_loop().time()
+        if self.freezes_at is not None and self.calls + 1 >= self.freezes_at:
+            self.freezes_at, self.wakes = None, now + SLEEP
+        if self.wakes > now:
+            await asyncio.sleep(self.wakes - now)
 
     def next_fault(self, machine: Machine) -> Fault:
         """The fault of this call. The controller dies at its appointed call, before anything is sent."""
@@ -58,6 +69,7 @@ class SimulatedTransport:
         self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 30.0, limit: int = 16_000_000
     ) -> Completed:
         """An operation on stdin of `sh`, or a question in `sh -c`."""
+        await self._line.awake()
         fault = self._line.next_fault(self._machine)
         self._line.sent(" ".join(argv), stdin)
         self._check(fault)
@@ -127,11 +139,14 @@ class SimulatedChannel:
         self._answer = b""
         self._fault: Fault = ""
         self._looks = False
+        self._tells = False  # whether it is the look that a plan rests on; digests come later, and may be lacking
 
     async def write(self, data: bytes) -> None:
         script = data.decode()
         self._looks = not script.startswith("NONCE=")
-        if self._looks:
+        checks = parse_look_call(script)[2] if self._looks else []
+        self._tells = self._looks and not any(kind == "digest" for kind, _ in checks)
+        if self._tells:
             self._line.unseen.add(self._machine.name)
         self._fault = self._line.next_fault(self._machine)
         self._line.sent("sh", data)
@@ -152,7 +167,7 @@ class SimulatedChannel:
             return b""  # it has ended
         piece = limit if self._looks else limit // 97
         data, self._answer = self._answer[:piece], self._answer[piece:]
-        if self._looks and not self._answer and self._fault not in ("cut", "garbage"):
+        if self._tells and not self._answer and self._fault not in ("cut", "garbage"):
             self._line.unseen.discard(self._machine.name)
         return data
 

@@ -52,6 +52,8 @@ class World:
         self.machines = {name: Machine(name, self._spawned, self._written) for name in ("local", *hosts)}
         self.directory = directory
         self.crowded = False  # whether two controllers were at work at once
+        self.silent: dict[str, set[str]] = {}  # by controller: the hosts that did not answer when it planned
+        self.twice = False  # whether a session began on a host while it ran on one that was silent
         self.spoilt = False  # whether somebody else changed or lost files of conversations
         self.kept: set[tuple[str, bytes]] = set()  # by name: what is known to have been in files of conversations
 
@@ -63,15 +65,23 @@ class World:
         for other in self.machines.values():
             left = {noted.pid for files in other.forgotten for noted in files.processes.values()}
             for running in other.programs.values():
-                if running is program:
+                if running is program or not running.begun:
                     continue
                 if running.session == program.session and running.pid not in left and program.pid not in forgotten:
-                    raise_later(Broken(f"I3: two live processes of session.{program.session}"))
+                    self._found_twice(other, program)
                 if program.conversation and running.conversation == program.conversation:
                     raise_later(Broken(f"I3: two live processes on conversation {program.conversation}"))
 
         if program.resumes and not self.crowded:
             self._check_resumed(machine, program)
+
+    def _found_twice(self, other: Machine, program: Program) -> None:
+        """One session runs on two hosts. Only a controller that has never seen it, while its host is silent, may
+        begin another conversation of that name: nothing that it reaches knows of the first one."""
+        if self.crowded and not program.resumes and other.name in set[str]().union(*self.silent.values()):
+            self.twice = True
+        else:
+            raise_later(Broken(f"I3: two live processes of session.{program.session}"))
 
     def _check_resumed(self, machine: Machine, program: Program) -> None:
         """I6: what goes on, goes on with all that the archive has of it."""
@@ -196,16 +206,19 @@ class World:
         faults: dict[str, list[Fault]] | None = None,
         dies_at: int | None = None,
         controller: str = "one",
+        asked: float = 0.0,
+        freezes_at: int | None = None,
     ) -> Applied:
-        """One apply by one controller, with its faults. A dead controller leaves nothing tidy behind."""
+        """One apply by one controller, with its faults; `asked` seconds lie between its plan and what it does. A dead
+        controller leaves nothing tidy behind."""
         line = Line(self._sent)
         line.faults = {name: list(script) for name, script in (faults or {}).items()}
-        line.dies_at = dies_at
+        line.dies_at, line.freezes_at = dies_at, freezes_at
         applied = Applied(None, None, line)
         journal = self.journal(controller)
         desired = fleet.desired()
         desired = replace(desired, fleet=desired.fleet.model_copy(update={"archive": str(self.archive(controller))}))
-        work = asyncio.create_task(self._apply(desired, journal, applied))
+        work = asyncio.create_task(self._apply(desired, journal, applied, controller, asked))
         death = asyncio.create_task(line.died.wait())
         await asyncio.wait([work, death], return_when=asyncio.FIRST_COMPLETED)
         death.cancel()
@@ -222,11 +235,13 @@ class World:
         self._check_intents(applied, controller)
         return applied
 
-    async def _apply(self, desired: Desired, journal: Journal, applied: Applied) -> None:
+    async def _apply(self, desired: Desired, journal: Journal, applied: Applied, controller: str, asked: float) -> None:
         async with self.connect(applied.line) as hosts:
             done = await preview(desired, hosts, journal)
             applied.plan = done.plan
             self._check_plan(done, applied.line)
+            self.silent[controller] = {n for n, seen in done.observed.hosts.items() if isinstance(seen, Unreached)}
+            await asyncio.sleep(asked)
             try:
                 applied.report = await carry_out(execution(done, hosts, journal, lambda _: None), done, journal)
             except LeaseHeldError as error:
@@ -287,6 +302,7 @@ class World:
         """All faults stop."""
         for machine in self.machines.values():
             machine.up, machine.disk_full, machine.power_after = True, False, None
+            machine.late = 0.0
             machine.missing.clear()
 
     def files(self) -> str:

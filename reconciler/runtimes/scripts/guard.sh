@@ -113,6 +113,7 @@ guard() {
   l_holder='' l_until=0
   [ -r "$state/lease" ] && read -r l_until l_holder <"$state/lease"
   number "$l_until" || l_until=0
+  l_end=$l_until
   # No lease lasts so long: the clock was set back.
   [ "$l_until" -le "$((now + 600))" ] || l_until=0
   if [ "$OP" = lease ]; then
@@ -120,6 +121,8 @@ guard() {
       fail lease-held "$l_holder holds the lease for another $((l_until - now)) s"
     fi
     FENCE=$((fence + 1))
+    # Its end raises the fence too. One that never came counts now: whoever looked meanwhile can tell by the fence.
+    [ -z "$l_holder" ] || [ "$l_holder" = "$HOLDER" ] || [ "$l_end" = 0 ] || FENCE=$((fence + 2))
     # Which machine the host `local` of this fleet is: another one that reads the same specs starts nothing twice.
     [ -z "${LOCAL-}" ] || [ -s "$state/local" ] || put "$state/local" "$LOCAL
 "
@@ -141,6 +144,8 @@ guard() {
   fi
   if [ "$OP" = unlease ]; then
     put "$state/lease" "0 $HOLDER
+"
+    put "$state/fence" "$((FENCE + 1))
 "
     release
     answer '{"ok":true}'
@@ -290,9 +295,10 @@ $END
   fi
   if [ ! -e "$dir/process.$INCARNATION" ]; then
     # It may still be on its way. Whoever reads this answer may launch the conversation on another host: it must not
-    # come up then. Put before this ends; the agent's shell notes itself first, then looks for it (launch.sh).
+    # come up then. Put first, then looked once more; the agent's shell notes itself first, then looks for this
+    # (launch.sh): so one of the two sees the other. Where both do, it started, and has ended.
     put "$dir/withdrawn.$INCARNATION" ''
-    fail failed "session $NAME did not start within $WAIT s"
+    [ -e "$dir/process.$INCARNATION" ] || fail failed "session $NAME did not start within $WAIT s"
   fi
   read -r p_pid p_rest <"$dir/process.$INCARNATION"
   finish "{\"ok\":true,\"pid\":${p_pid:-0}}"

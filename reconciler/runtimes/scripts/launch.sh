@@ -5,7 +5,7 @@
 if [ "${1-}" = become ]; then
   started $$
   p=$dir/process.$incarnation
-  printf '%s %s %s\n' $$ "$STARTED" "$2" >"$p.tmp" && mv -f "$p.tmp" "$p"
+  printf '%s %s %s\n' $$ "$STARTED" "$2" >"$p.tmp" && mv -f "$p.tmp" "$p" || exit 75 # what nobody knows of would be started again
   # Noted first, then checked: see op_launch in guard.sh.
   read -r now_at <"$dir/incarnation"
   [ "$now_at" = "$incarnation" ] && [ ! -e "$dir/withdrawn.$incarnation" ] || exit 75

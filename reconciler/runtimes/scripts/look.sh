@@ -149,6 +149,20 @@ look_session() {
   fi
 }
 
+# look_forgotten DIRECTORY: the conversation of a session that was let go of, as long as its agent may live.
+look_forgotten() {
+  l_id=
+  { read -r l_id <"$1/conversation"; } 2>/dev/null
+  case $l_id in '' | *[!A-Za-z0-9_.-]*) return 0 ;; esac
+  for f in "$1"/process.*; do
+    { read -r q_pid q_start q_boot q_inc <"$f"; } 2>/dev/null && number "$q_pid" || continue
+    alive "$q_pid" "$q_start" "$q_boot"
+    [ $? -eq 1 ] && continue
+    look_out check forgotten "{\"value\":\"$l_id\",\"found\":\"$q_pid\"}"
+    return 0
+  done
+}
+
 # look_exit FILE: an agent has ended, and its wrapper (q_parent) notes how, within milliseconds. Whoever looked in
 # between would take a task that has just been completed for one that is lost.
 look_exit() {
@@ -251,6 +265,9 @@ reconciler_look() {
       elif [ -d "$d" ]; then
         look_session "$d"
       fi
+    done
+    for d in "$look_state"/forgotten/*; do
+      [ ! -d "$d" ] || look_forgotten "$d"
     done
     while [ $# -ge 2 ]; do
       look_check "$1" "$2"
