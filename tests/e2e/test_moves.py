@@ -281,7 +281,7 @@ def test_where_the_target_fails_the_session_goes_on_at_the_source_and_the_next_a
     program.apply()
     conversation = a.record("api")["conversation"]
     program.write(on_screen("api", "b", PROMPT) + session("ci", "b", more=PROMPT))
-    broken_agent(b.host, "echo it is broken; sleep 0.6; exit 3")
+    broken_agent(b.host, "echo it is broken; sleep 0.2; exit 3")
     try:
         output = program.apply(code=1)
         assert "session.api failed" in output
