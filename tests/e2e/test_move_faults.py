@@ -12,7 +12,6 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -61,22 +60,22 @@ def b(fleet: Fleet, program: Program) -> Site:
 
 
 class Watch(threading.Thread):
-    """Looks all the time, from outside of all hosts, whether two processes have one conversation."""
+    """Looks all the time, from outside of both hosts, whether two processes have one conversation."""
 
-    def __init__(self) -> None:
+    def __init__(self, *sites: Site) -> None:
         super().__init__(daemon=True)
-        self.doubled: list[list[int]] = []
+        self.doubled: list[list[tuple[str, int]]] = []
+        self._sites = sites
         self._over = threading.Event()
 
     def run(self) -> None:
         while not self._over.wait(0.05):
-            found: dict[str, list[int]] = {}
-            for entry in filter(str.isdigit, os.listdir("/proc")):
-                with contextlib.suppress(OSError):
-                    words = Path(f"/proc/{entry}/cmdline").read_bytes().split(b"\0")
-                    # A test beside this one may run many agents with one word that is no id.
-                    if b"script-agent" in b" ".join(words[:2]) and len(words) > 3 and words[3].count(b"-") == 4:
-                        found.setdefault(words[3].decode(), []).append(int(entry))
+            found: dict[str, list[tuple[str, int]]] = {}
+            for site in self._sites:
+                with contextlib.suppress(OSError):  # it is down
+                    for pid, words in site.host.processes():
+                        if "script-agent" in " ".join(words[:2]) and len(words) > 3:
+                            found.setdefault(words[3], []).append((site.host.name, pid))
             self.doubled += [pids for pids in found.values() if len(pids) > 1]
 
     def __enter__(self) -> Watch:
@@ -89,8 +88,8 @@ class Watch(threading.Thread):
 
 
 @pytest.fixture
-def watch() -> Iterator[None]:
-    with Watch() as watching:
+def watch(a: Site, b: Site) -> Iterator[None]:
+    with Watch(a, b) as watching:
         yield
     assert not watching.doubled
 

@@ -74,6 +74,7 @@ class Machine:
         self.tmux = True
         self.missing: set[str] = set()  # commands and directories that are not there
         self.late = 0.0  # seconds that the next launch takes longer than others: a slow profile, say
+        self.looked = self.tampered = 0.0  # when somebody looked, and when somebody changed files, last
         self.fence = 0
         self.local = ""
         self.lease: tuple[int, str] = (0, "")

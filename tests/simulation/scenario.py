@@ -209,6 +209,7 @@ def _to_files(world: World, machine: Machine, event: Event) -> None:
     path = paths[event.amount % len(paths)] if paths else ""
     content = machine.store.get(path)
     at = len(content) * event.amount // 8
+    machine.tampered = machine.time()
     match event.kind:
         case "stale":
             world.age_archive(event.amount)

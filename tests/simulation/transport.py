@@ -152,6 +152,7 @@ class SimulatedChannel:
         self._line.sent("sh", data)
         self._check(self._fault)
         await asyncio.sleep(0.02)
+        self._machine.looked = self._machine.time()
         answer = look(self._machine, *parse_look_call(script)) if self._looks else self._machine.store.pull(script)
         self._answer = _spoilt(self._fault, answer)
 

@@ -72,7 +72,8 @@ class World:
                 if program.conversation and running.conversation == program.conversation:
                     raise_later(Broken(f"I3: two live processes on conversation {program.conversation}"))
 
-        if program.resumes and not self.crowded:
+        # Who changes a file after it was looked at is not noticed before the next look.
+        if program.resumes and not self.crowded and machine.tampered < machine.looked:
             self._check_resumed(machine, program)
 
     def _found_twice(self, other: Machine, program: Program) -> None:
