@@ -97,6 +97,9 @@ class Told:
     event: Callable[[Event], None] = lambda _: None
     transition: Callable[[Transition], None] = lambda _: None
     published: Callable[[tuple[Status, ...]], None] = lambda _: None
+    revised: Callable[[Desired], None] = lambda _: None
+    looked: Callable[[bool, float], None] = lambda _, __: None  # whether the host answered, seconds
+    decided: Callable[[float], None] = lambda _: None  # seconds
 
 
 @dataclass(frozen=True)
@@ -138,6 +141,7 @@ class Loop:
         self._copies = Copies(hosts, self._copied)
         self._thought: list[asyncio.Future[None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
+        self.beat = 0.0  # time of the loop's clock at which it began to think last
         self.last: Pass | None = None
         self.statuses: tuple[Status, ...] = ()
 
@@ -149,6 +153,10 @@ class Loop:
     def under_way(self) -> frozenset[str]:
         """The addresses that something is being done about."""
         return frozenset(self._works.hold()) if self._works is not None else frozenset()
+
+    def failures(self) -> dict[str, int]:
+        """How often in a row what failed last has failed, by address."""
+        return {address: attempt.failures for address, attempt in self._memory.attempts.items()}
 
     def looked(self) -> dict[str, float | None]:
         """When each host answered last, by the wall clock."""
@@ -205,7 +213,7 @@ class Loop:
                 await self._revised()
             if self._specs.trouble != before:
                 self._due.set()
-            pause = self._interval() * (0.9 + 0.2 * self._tuning.dice()) * (1 if self._specs.polls else 10)
+            pause = self.interval * (0.9 + 0.2 * self._tuning.dice()) * (1 if self._specs.polls else 10)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._specs.changed()
@@ -223,6 +231,7 @@ class Loop:
         checks = {name: checks_for(desired, agents, name) for name in desired.hosts}
         self._in_force = _InForce(desired, agents, checks, open_archive(desired), leases)
         self._memory = Memory()
+        self._told.revised(desired)
         self._works.withdraw()
         self._copies.only(frozenset(desired.sessions))
         wanted = {name for name, host in desired.hosts.items() if host.enabled}
@@ -232,7 +241,7 @@ class Loop:
             if name in self._watches:
                 self._watches[name][0].poke()
             else:
-                watch = Watch(name, self._look, self._seen, self._interval, self._tuning.dice)
+                watch = Watch(name, self._look, self._seen, lambda: self.interval, self._tuning.dice)
                 self._watches[name] = (watch, asyncio.create_task(_for_ever(watch.run)))
         if not len(self._works):
             await self._hosts.keep_only(desired.hosts)
@@ -245,7 +254,9 @@ class Loop:
         watch.stop()
         self._views.pop(name, None)
 
-    def _interval(self) -> float:
+    @property
+    def interval(self) -> float:
+        """Seconds between two looks at a host."""
         if self._tuning.interval is not None:
             return self._tuning.interval
         return self._in_force.desired.fleet.interval if self._in_force else 30.0
@@ -276,6 +287,7 @@ class Loop:
             LOG.exception("%s: a bug", name)
             seen, related, heads = Unreached(name, "bug", f"{name}: this is a bug: {error}", "report it"), {}, {}
         took = asyncio.get_running_loop().time() - begun
+        self._told.looked(isinstance(seen, Reached), took)
         before = self._views.get(name)
         good = self._tuning.clock() if isinstance(seen, Reached) else before.good if before else None
         return View(seen, related, heads, good, took, begun + took)
@@ -321,15 +333,16 @@ class Loop:
             if not self._due.is_set() and self._in_force is not None:
                 self._in_force.heads = None  # another process may have written to the archive
             self._due.clear()
-            begun = loop.time()
+            self.beat = begun = loop.time()
             if self._in_force is not None:
                 await self._first_looks()
                 await self._decide(self._in_force, await self._heads())
+                self._told.decided(loop.time() - begun)
             # What changes all the time is thought about together, and at most a fifth of the time.
             await asyncio.sleep(max(0.05, 4 * (loop.time() - begun)))
 
     def _until_next(self, now: float) -> float:
-        times = [now + self._interval(), *(until for _, until in self._foreign.values() if until > now)]
+        times = [now + self.interval, *(until for _, until in self._foreign.values() if until > now)]
         if (again := self._memory.next(now)) is not None:
             times.append(again)
         if self._in_force is not None:

@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from reconciler.control import Control, Lock
 from reconciler.core.diagnostics import Diagnostic
 from reconciler.core.report import Event
+from reconciler.core.spec import Desired
 from reconciler.core.status import Status
 from reconciler.core.transitions import Transition
 from reconciler.hosts import Hosts
 from reconciler.journal import Happened, Journal, open_journal
 from reconciler.loop import Loop, Told, Tuning
+from reconciler.outside import Outside
 from reconciler.sources import open_source
 from reconciler.sources.following import Following, SourceTrouble
 from reconciler.sources.notes import Notes, place_of
@@ -35,6 +37,8 @@ class Settings:
     interval: float | None = None
     verify: str | None = None
     allowed_signers: str | None = None
+    listen: str | None = None  # [HOST:]PORT
+    webhook_secret: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,16 @@ async def keep(settings: Settings, voice: Voice, ended: asyncio.Event, reload: a
                     await _keep(settings, voice, following, journal, hosts, lock, ended, reload)
         finally:
             lock.release()
+    finally:
+        await source.close()
+
+
+async def first_look(settings: Settings) -> Desired:
+    """What the newest revision declares. Raises SourceError or SpecError where it cannot be in force."""
+    place = place_of(settings.source)
+    source = open_source(settings.source, verify=settings.verify, allowed_signers=settings.allowed_signers, state=place)
+    try:
+        return (await source.read()).desired
     finally:
         await source.close()
 
@@ -96,27 +110,32 @@ async def _keep(
 ) -> None:
     noted: list[Happened] = []
 
+    outside = Outside(journal, following, voice.say)
+
     def transition(changed: Transition) -> None:
         voice.transition(changed)
+        outside.transition(changed)
         noted.append(_happened(changed))
 
-    def published(_: tuple[Status, ...]) -> None:
+    def event(happens: Event) -> None:
+        voice.event(happens)
+        outside.event(happens)
+
+    def published(statuses: tuple[Status, ...]) -> None:
         if noted:
             journal.note(noted)
             noted.clear()
+        outside.published(statuses, loop.failures())
 
-    loop = Loop(
-        _Specs(following, journal),
-        hosts,
-        journal,
-        Told(voice.event, transition, published),
-        Tuning(interval=settings.interval),
-    )
+    told = Told(event, transition, published, outside.revised, outside.looked, outside.decided)
+    loop = Loop(_Specs(following, journal), hosts, journal, told, Tuning(interval=settings.interval))
     control = Control(loop, lock.path)
     assert following.good is not None
     wanted = len(following.good.desired.hosts)
     if (most := enough_files(wanted)) < wanted:
         voice.say(f"this process may open {most} connections, and there are {wanted} hosts: ulimit -n {wanted * 2}")
+    if settings.listen is not None:
+        outside.listen(loop, settings.listen, settings.webhook_secret)
     await control.start()
     voice.say(
         f"keeps the fleet {following.good.desired.fleet.name} as {following.source.name} says, at {following.good.id}"
@@ -128,6 +147,7 @@ async def _keep(
         for task in signals:
             task.cancel()
         await control.close()
+        await outside.close()
 
 
 class _Specs:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import sys
 import time
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,7 +19,11 @@ from reconciler.core.report import Event
 from reconciler.core.transitions import Transition
 from reconciler.errors import UsageError
 
+if TYPE_CHECKING:
+    from reconciler.running import Settings
+
 INTERRUPTED = 130
+_SECRET_LENGTH = 16  # bytes; what is shorter can be guessed
 
 
 def command(
@@ -31,6 +37,17 @@ def command(
     allowed_signers: Annotated[
         str | None, typer.Option("--allowed-signers", metavar="FILE", help="Who may sign; ssh-keygen's format.")
     ] = None,
+    listen: Annotated[
+        str | None,
+        typer.Option("--listen", metavar="[HOST:]PORT", help="Serve /healthz, /readyz, /metrics, /webhook. [loopback]"),
+    ] = None,
+    webhook_secret: Annotated[
+        Path | None, typer.Option("--webhook-secret-file", metavar="FILE", help="What webhooks have to prove.")
+    ] = None,
+    install: Annotated[
+        bool, typer.Option("--install", help="Write a service that runs this, and print how to start it.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="--install: also over a file changed by hand.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Keep the fleet as the specs say: look, compare, act, for ever; at once when the specs change.
@@ -46,12 +63,40 @@ def command(
     except ValueError as error:
         raise UsageError(f"--interval {interval}: {error}") from None
     out = _Json() if as_json else _Text()
-    settings = Settings(source, every, verify, allowed_signers)
+    settings = Settings(source, every, verify, allowed_signers, listen, _secret(webhook_secret, listen))
+    if install:
+        _install(settings, sys.argv[1:], force)
+        return
     voice = Voice(out.event, out.transition, out.say)
     try:
         run(_until_told(lambda ended, reload: keep(settings, voice, ended, reload)))
     except asyncio.CancelledError:
         raise typer.Exit(INTERRUPTED) from None
+
+
+def _secret(file: Path | None, listen: str | None) -> bytes:
+    if file is None:
+        return b""
+    if listen is None:
+        raise UsageError("--webhook-secret-file needs --listen")
+    try:
+        found = file.expanduser().read_bytes().strip()
+    except OSError as error:
+        raise UsageError(f"--webhook-secret-file {file}: {error.strerror}") from None
+    if len(found) < _SECRET_LENGTH:
+        raise UsageError(
+            f"--webhook-secret-file {file}: a secret has at least {_SECRET_LENGTH} bytes", remedy="openssl rand -hex 32"
+        )
+    return found
+
+
+def _install(settings: Settings, arguments: list[str], force: bool) -> None:
+    """The service runs this very command line, from this directory."""
+    from reconciler.cli._service import install
+    from reconciler.running import first_look
+
+    fleet = run(first_look(settings)).fleet.name
+    install([word for word in arguments if word not in ("--install", "--force")], fleet, force=force)
 
 
 async def _until_told(work: Callable[[asyncio.Event, asyncio.Event], Awaitable[None]]) -> None:

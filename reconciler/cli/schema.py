@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from reconciler.core import unimplemented
-from reconciler.core.spec import AgentSpec, Fleet, GroupChat, Host, Moved, Playbook, Removed, Session, Window
+from reconciler.core.spec import AgentSpec, Fleet, GroupChat, Host, Moved, Notifier, Playbook, Removed, Session, Window
 from reconciler.core.values import NAME_PATTERN
 from reconciler.core.wording import models_of
 
@@ -25,6 +25,7 @@ _TABLES: dict[str, tuple[type[BaseModel], str]] = {
     "sessions": (Session, "Agent sessions, by name."),
     "group_chats": (GroupChat, "Conversations among sessions, by name."),
     "playbooks": (Playbook, "Checklists to work through, by name."),
+    "notifiers": (Notifier, "Who is told of what happens while nobody looks, by name."),
 }
 _LISTS: dict[str, tuple[type[BaseModel], str]] = {
     "windows": (Window, "When changes are held."),
@@ -40,8 +41,8 @@ Generated from the models by `python -m reconciler.cli.schema --markdown`; do no
 Every `*.toml` file below the spec directory is read and merged; a resource is a table `[kind.NAME]`. Names are 1 to 63
 of `a-z`, `0-9`, `_` and `-`. Durations are strings such as `"500ms"`, `"30s"`, `"10m"`, `"1h"`, `"7d"`. Unknown keys
 are errors. `[defaults.host]`, `[defaults.session]` and `[defaults.group_chat]` are merged under every resource of that
-kind. `${env:NAME}`, `${file:PATH}`, `${cmd:COMMAND}` and `${keyring:SERVICE/USER}` may stand in `env` tables and in
-passphrases, passwords and tokens.
+kind. `${env:NAME}`, `${file:PATH}`, `${cmd:COMMAND}` and `${keyring:SERVICE/USER}` may stand in `env` tables, in
+passphrases, passwords and tokens, and in the URLs of notifiers.
 """
 
 

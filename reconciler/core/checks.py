@@ -9,8 +9,20 @@ from typing import Any
 
 from reconciler.core.diagnostics import did_you_mean, suggest
 from reconciler.core.merge import KINDS, Entry, Raw
+from reconciler.core.notifier_spec import FORGES
 from reconciler.core.positions import Path
-from reconciler.core.spec import BUILT_IN_AGENTS, AgentSpec, Desired, GroupChat, Host, Moved, Removed, Session, Window
+from reconciler.core.spec import (
+    BUILT_IN_AGENTS,
+    AgentSpec,
+    Desired,
+    GroupChat,
+    Host,
+    Moved,
+    Notifier,
+    Removed,
+    Session,
+    Window,
+)
 from reconciler.core.values import is_name
 
 _PLACEHOLDERS = ("session_id", "prompt", "model", "workdir")
@@ -36,6 +48,8 @@ def check_all(
         _check_session(raw, raw.entries["sessions"][name], session, desired)
     for name, chat in desired.group_chats.items():
         _check_chat(raw, raw.entries["group_chats"][name], chat)
+    for name, notifier in desired.notifiers.items():
+        _check_notifier(raw, raw.entries["notifiers"][name], notifier)
     _check_cycles(raw, desired.sessions)
     _check_moved(raw, moved)
     for at, item in removed:
@@ -137,6 +151,17 @@ def _check_chat(raw: Raw, entry: Entry, chat: GroupChat) -> None:
         _known(raw, entry, ("participants", index), "session", name, sessions)
     if chat.prompt is not None and chat.prompt_file is not None:
         raw.findings.about(entry, ("prompt_file",), "`prompt` and `prompt_file` exclude each other", "keep one of them")
+
+
+def _check_notifier(raw: Raw, entry: Entry, notifier: Notifier) -> None:
+    forge = notifier.kind in FORGES
+    for key in ("repository", "token") if forge else ("url",):
+        if getattr(notifier, key) is None and key not in entry.table:
+            summary = f'notifier `{entry.name}` with kind = "{notifier.kind}" needs `{key}`'
+            raw.findings.about(entry, (), summary, part="key")
+    for key in ("events", "select") if forge else ("repository", "token"):
+        if getattr(notifier, key) is not None:
+            raw.findings.about(entry, (key,), f'`{key}` means nothing with kind = "{notifier.kind}"', "remove it")
 
 
 def check_windows(raw: Raw, windows: Sequence[tuple[At, Window]]) -> None:

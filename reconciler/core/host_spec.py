@@ -56,6 +56,9 @@ class Fleet(Model):
     )
     parallelism: PositiveCount = Field(32, description="Hosts acted on at once.")
     interval: PositiveDuration = Field(30.0, description="Of observation and of source polling in `run`.")
+    notify_after: PositiveDuration = Field(
+        300.0, description="How long a session waits for a person, or a host is silent, until notifiers hear of it."
+    )
     archive: str | None = Field(
         None, description="Where conversations are kept: a folder or an fsspec URL. Default: below ~/.local/share."
     )

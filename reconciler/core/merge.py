@@ -16,6 +16,7 @@ KINDS = {
     "sessions": "session",
     "group_chats": "group_chat",
     "playbooks": "playbook",
+    "notifiers": "notifier",
 }
 DEFAULTS = {"hosts": "host", "sessions": "session", "group_chats": "group_chat"}
 # One value said in several ways: a resource that says it one way takes no part of the defaults' other way.

@@ -24,6 +24,7 @@ from reconciler.core.spec import (
     Host,
     Model,
     Moved,
+    Notifier,
     Playbook,
     Removed,
     Session,
@@ -41,6 +42,7 @@ MODELS: dict[str, type[Model]] = {
     "sessions": Session,
     "group_chats": GroupChat,
     "playbooks": Playbook,
+    "notifiers": Notifier,
 }
 # What [defaults.KIND] may leave out, so that it can be checked by itself.
 _FILLERS: dict[str, Table] = {"sessions": {"agent": "shell"}, "group_chats": {"moderator": "x", "participants": ["x"]}}
@@ -77,6 +79,7 @@ def build(raw: Raw, attachments: Mapping[tuple[str, str], str | Exception]) -> D
         prompts=prompts,
         revision=revision_of(raw.texts, attachments, raw.root),
         windows=tuple(model for _, model in windows),
+        notifiers=models["notifiers"],
         locate=_Locator(raw, [at for at, _ in windows]),
     )
     check_texts(raw)

@@ -26,6 +26,7 @@ from reconciler.core.host_spec import (
     PasswordAuth,
     Strategy,
 )
+from reconciler.core.notifier_spec import Notifier
 from reconciler.core.values import (
     Argv,
     CommandLine,
@@ -44,8 +45,8 @@ from reconciler.core.window_spec import Window
 
 __all__ = [
     "BUILT_IN_AGENTS", "AgentAuth", "AgentSpec", "Auth", "Dependency", "Desired", "Fleet", "GroupChat", "Host",
-    "HostAgent", "KeyAuth", "Model", "Moderator", "Moved", "NodeOptions", "PasswordAuth", "Playbook", "Ready",
-    "Removed", "Restart", "Session", "Source", "Stop", "Strategy", "Sync", "Window", "Workspace",
+    "HostAgent", "KeyAuth", "Model", "Moderator", "Moved", "NodeOptions", "Notifier", "PasswordAuth", "Playbook",
+    "Ready", "Removed", "Restart", "Session", "Source", "Stop", "Strategy", "Sync", "Window", "Workspace",
 ]  # fmt: skip
 
 OnPromptChange = Literal["send", "restart", "ignore"]
@@ -241,6 +242,7 @@ class Desired:
     prompts: Mapping[str, str]
     revision: str
     windows: tuple[Window, ...] = ()
+    notifiers: Mapping[str, Notifier] = field(default_factory=dict)
     locate: Callable[[str, str | None], Source | None] = field(default=_nowhere, compare=False, repr=False)
 
     @property

@@ -10,7 +10,7 @@ from reconciler.core.positions import Path
 from reconciler.core.references import FORMS, holds_reference, split
 from reconciler.core.wording import dotted
 
-_SECRETS = {"passphrase", "password", "auth_token"}
+_SECRETS = {"passphrase", "password", "auth_token", "token"}
 
 
 def check_texts(raw: Raw) -> None:
@@ -46,7 +46,9 @@ def _check_text(raw: Raw, file: str, path: Path, text: str, is_key: bool) -> Non
         return
     elif not _secret_capable(path):
         if holds_reference(text):
-            where = "references such as `${env:NAME}` are for `env` tables, passphrases, passwords and tokens"
+            where = (
+                "references such as `${env:NAME}` are for `env` tables, passphrases, passwords, tokens and notifiers"
+            )
             detail = (
                 "put the text in a `prompt_file`: references in it are plain text" if path[-1] == "prompt" else where
             )
@@ -61,7 +63,9 @@ def _check_text(raw: Raw, file: str, path: Path, text: str, is_key: bool) -> Non
 
 
 def _secret_capable(path: Path) -> bool:
-    return path[-1] in _SECRETS or (len(path) > 1 and path[-2] == "env")
+    if path[-1] in _SECRETS or (path[0], path[-1]) == ("notifiers", "url"):
+        return True
+    return len(path) > 1 and path[-2] == "env"
 
 
 def _address(path: Path) -> str:

@@ -30,7 +30,8 @@ def _timezone(text: str) -> str:
     return text
 
 
-def _expression(text: str) -> str:
+def expression(text: str) -> str:
+    """Checks a label expression."""
     try:
         terms(text)
     except ValueError as error:
@@ -64,7 +65,7 @@ class Window(Model):
     )
     sessions: Argv | None = Field(None, description="Sessions that it covers, by name.")
     hosts: Argv | None = Field(None, description="Hosts whose sessions it covers, by name.")
-    select: Annotated[Text, AfterValidator(_expression)] | None = Field(
+    select: Annotated[Text, AfterValidator(expression)] | None = Field(
         None, description="Covers only what fits this label expression, as in `--select`."
     )
     heal: Flag = Field(True, description="What died is resumed also while changes are held.")

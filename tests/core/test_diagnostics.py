@@ -130,7 +130,10 @@ class TestText:
     def test_what_is_unlike_anything_gets_a_list_instead_of_a_guess(self) -> None:
         (one,) = found("[fleet]\nzzzz = 1\n")
         assert one.summary == "unknown key `zzzz`"
-        assert one.detail == "known keys are `name`, `prune`, `max_stop`, `parallelism`, `interval`, `archive`"
+        assert (
+            one.detail
+            == "known keys are `name`, `prune`, `max_stop`, `parallelism`, `interval`, `notify_after`, `archive`"
+        )
 
     def test_a_table_in_the_singular_is_told_its_plural(self) -> None:
         (one,) = found("[session.a]\n")

@@ -333,7 +333,10 @@ class TestChecks:
 # table | key | a value other than the default | what is said of it
 KEYS = """
 fleet name "acme" ok | fleet prune false ok | fleet max_stop "5%" ok | fleet max_stop 3 ok | fleet parallelism 2 ok
-fleet interval "1m" ok | fleet archive "s3://bucket/x" ok
+fleet interval "1m" ok | fleet archive "s3://bucket/x" ok | fleet notify_after "1m" ok
+notifiers.n kind "message" ok | notifiers.n url "json://${env:A}@x" ok | notifiers.n events ["waiting"] ok
+notifiers.n select "a=b" ok | notifiers.f kind "gitlab" ok | notifiers.f repository "x/y" ok
+notifiers.f token "${env:A}" ok | notifiers.f url "https://git.example.com/api/v1" ok
 hosts.h address "x" ok | hosts.h transport "openssh" not-implemented | hosts.h transport "local" ok
 hosts.h ssh_config false ok | hosts.h ssh_config "x" ok | hosts.h port 23 ok | hosts.h user "me" ok
 hosts.h auth {type="key",path="x",passphrase="${env:A}"} ok | hosts.h auth {type="agent"} ok
@@ -378,6 +381,8 @@ playbooks.p reset_on_completion true not-implemented | playbooks.p prompt "x" no
 defaults.host user "x" ok | defaults.session model "x" ok | defaults.group_chat max_rounds 2 not-implemented
 """
 REQUIRED = {
+    "notifiers.n": 'url = "json://x"',
+    "notifiers.f": 'kind = "github"\nrepository = "x/y"\ntoken = "x"',
     "sessions.s": 'agent = "codex"\n',
     "group_chats.g": 'participants = ["p"]\nmoderator = "p"\n',
     "playbooks.p": 'documents = ["x"]\n',
