@@ -136,6 +136,9 @@ class Control:
             if plan is None or request.get("revision") != plan.revision:
                 return {"plan": None}
             return {"plan": plan_json(plan), "text": render(plan), "looked": loop.looked(), **_codes(plan)}
+        if what == "accept":
+            loop.accept(str(request.get("revision")))
+            return {}
         if what == "refresh":
             loop.reload()
             return {}

@@ -89,6 +89,9 @@ class Specs(Protocol):
     def poke(self) -> None:
         """Let `changed` return."""
 
+    def accept(self, revision: str) -> None:
+        """The refused revision of this id may have lost most of its files. Raises UsageError where none is refused."""
+
 
 @dataclass(frozen=True)
 class Told:
@@ -197,6 +200,11 @@ class Loop:
         """SIGHUP: read the specs again, and look at everything."""
         self._specs.poke()
         self.look_again()
+
+    def accept(self, revision: str) -> None:
+        """A person says that a revision is meant, though most of its files are gone. Raises UsageError."""
+        self._specs.accept(revision)
+        self._specs.poke()
 
     def look_again(self, hosts: Iterable[str] | None = None) -> None:
         """Look now; at all hosts where none are named."""

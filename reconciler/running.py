@@ -16,6 +16,7 @@ from reconciler.core.report import Event
 from reconciler.core.spec import Desired
 from reconciler.core.status import Status
 from reconciler.core.transitions import Transition
+from reconciler.errors import UsageError
 from reconciler.hosts import Hosts
 from reconciler.journal import Happened, Journal, open_journal
 from reconciler.loop import Loop, Told, Tuning
@@ -186,6 +187,20 @@ class _Specs:
         """Ask now."""
         self._following.source.poke()
 
+    def accept(self, revision: str) -> None:
+        """That revision is meant. Raises UsageError where it is not the one that is refused for its lost files."""
+        trouble = self._following.trouble
+        if trouble is None or trouble.code != "mass-loss" or not _same_revision(trouble.attempted, revision):
+            raise UsageError(
+                f"no revision {revision} is refused for the files that it lost", remedy="reconciler status"
+            )
+        self._following.accept(trouble.attempted)
+
+
+def _same_revision(attempted: str, given: str) -> bool:
+    """Whether a person means it: its id, or seven and more of the first characters of its digest."""
+    return given == attempted or (len(given) >= 7 and attempted.rpartition(":")[2].startswith(given))
+
 
 @dataclass(frozen=True)
 class _Trouble:
@@ -201,7 +216,8 @@ def _told(trouble: SourceTrouble | None) -> _Trouble | None:
         return None
     found = [d for d in trouble.diagnostics if isinstance(d, Diagnostic)]
     place = f"{found[0].file}:{found[0].line}: {found[0].summary}" if found else ""
-    return _Trouble(trouble.code, f"{trouble.message}: {place}" if place else trouble.message)
+    words = f"{trouble.message}: {place}" if place else trouble.message
+    return _Trouble(trouble.code, f"{words}; {trouble.remedy}" if trouble.remedy else words)
 
 
 async def _when(event: asyncio.Event, act: Callable[[], None]) -> None:

@@ -21,6 +21,9 @@ def command(
     wait: Annotated[bool, typer.Option("--wait", help="Until it is done, or stalled.")] = False,
     timeout: Annotated[str, typer.Option("--timeout", metavar="T", help="How long to wait.")] = "10m",
     restart: Annotated[bool, typer.Option("--restart", help="Restart them, though nothing changed.")] = False,
+    accept: Annotated[
+        str | None, typer.Option("--accept", metavar="REVISION", help="It is meant, though most of its files are gone.")
+    ] = None,
     directory: Specs = "specs",
     as_json: AsJson = False,
 ) -> None:
@@ -35,7 +38,7 @@ def command(
     addresses = [address(desired, text) for text in which or ()]
     if restart and not addresses:
         raise UsageError("--restart is for sessions that are named")
-    answer = run(_ask(desired, addresses, restart, seconds if wait else 0.0))
+    answer = run(_ask(desired, addresses, restart, seconds if wait else 0.0, accept))
     if as_json:
         typer.echo(json.dumps({"format_version": "1.0", **answer}, indent=2))
     stalled = _tell(answer, quiet=as_json)
@@ -44,7 +47,9 @@ def command(
     raise typer.Exit(STALLED if wait and stalled else 0)
 
 
-async def _ask(desired: Desired, addresses: list[str], restart: bool, wait: float) -> dict[str, Any]:
+async def _ask(
+    desired: Desired, addresses: list[str], restart: bool, wait: float, accept: str | None
+) -> dict[str, Any]:
     from reconciler.asking import controller_of
 
     controller = await controller_of(desired.fleet.name)
@@ -54,6 +59,8 @@ async def _ask(desired: Desired, addresses: list[str], restart: bool, wait: floa
             remedy="reconciler run, or reconciler apply",
         )  # fmt: skip
     try:
+        if accept is not None:
+            await controller.ask("accept", revision=accept)
         return await controller.ask(
             "reconcile", lambda words: typer.echo(f"  {escaped(words)}", err=True), addresses=addresses,
             restart=restart, wait=wait,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Annotated, Any
 
 import typer
 
+from reconciler.asking import controller_of
 from reconciler.cli.common import AsJson, Specs, load, run
 from reconciler.cli.render.table import ago
 from reconciler.core.launching import Context, command_of
@@ -14,7 +16,9 @@ from reconciler.core.observed import Reached
 from reconciler.core.printed import SYMBOLS, action_json, escaped
 from reconciler.core.readiness import activity_of
 from reconciler.core.selection import address
-from reconciler.errors import UsageError
+from reconciler.core.spec import Desired
+from reconciler.core.status import status_of
+from reconciler.errors import ReconcilerError, UsageError
 from reconciler.hosts import Hosts
 from reconciler.journal import open_journal
 from reconciler.reconcile import Pass, preview
@@ -29,19 +33,22 @@ def command(
     desired = load(directory)
     wanted = address(desired, which)
 
-    async def work() -> tuple[Pass, list[str]]:
+    async def work() -> tuple[Pass, list[str], list[str]]:
         async with Hosts() as hosts:
             with open_journal(desired.fleet.name, write=False) as journal:
                 done = await preview(desired, hosts, journal)
-            return done, await _version(done, hosts, wanted)
+            return done, await _version(done, hosts, wanted), await _kept(desired, wanted)
 
-    done, version = run(work())
+    done, version, kept = run(work())
     chain = _chain(done, wanted)
     chain["seen"] += version
+    chain["kept"] = kept
     if as_json:
         typer.echo(json.dumps({"format_version": "1.0", "address": wanted, **chain}, indent=2))
         return
-    for key in ("written", "seen", "follows"):
+    for key in ("written", "seen", "follows", "kept"):
+        if not chain[key]:
+            continue
         typer.echo(f"{key}:")
         for line in chain[key]:
             typer.echo(f"  {escaped(line)}")
@@ -88,6 +95,27 @@ async def _version(done: Pass, hosts: Hosts, wanted: str) -> list[str]:
     known = agent.known_versions
     verified = f"the driver was verified with {known}" if known else "nobody has verified the driver with it"
     return [f"agent: {session.agent} {version}; {verified}"]
+
+
+async def _kept(desired: Desired, wanted: str) -> list[str]:
+    """What a running controller makes of it: its attempts, what it waits for, how old its last look is."""
+    controller = await controller_of(desired.fleet.name)
+    if controller is None:
+        return []
+    try:
+        hello, answer = await controller.ask("hello"), await controller.ask("status")
+    except ReconcilerError:
+        return []
+    finally:
+        await controller.close()
+    lines = [f"by reconciler run (pid {hello['pid']}), at {hello['revision'] or 'no revision yet'}"]
+    for status in (status_of(found) for found in answer["statuses"]):
+        if status.address != wanted:
+            continue
+        looked = answer["looked"].get(status.host)
+        lines.append(f"looked at {status.host} {ago(int(time.time() - looked))} ago" if looked else "not looked at yet")
+        lines += [f"{c.type} ({c.reason}): {c.message}" for c in status.conditions if c.status == "True" and c.message]
+    return lines
 
 
 def _seen(done: Pass, entry: Any) -> list[str]:

@@ -146,7 +146,9 @@ class Following:
         # Whoever pins a commit has said which one is meant.
         if before >= _MANY and lost * 2 > before and found.id != self._accepted and pinned is None:
             message = f"{lost} of {before} spec files are gone since the last good revision: taken for a mistake"
-            return self._trouble("mass-loss", message, f"if it is meant, accept the revision {found.id}", found.id)
+            return self._trouble(
+                "mass-loss", message, f"if it is meant: reconciler reconcile --accept {found.id}", found.id
+            )
         return None
 
     def _put_in_force(self, found: Revision | None) -> bool:

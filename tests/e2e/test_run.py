@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ import pytest
 from tests.e2e.fleet import Fleet
 from tests.e2e.moving import alive, on_screen, only_on
 from tests.e2e.program import AGENTS, PATIENCE, Program, Site, fleet_of, install_script_agent, intact, until
+from tests.support.receiver import receiver
 
 pytestmark = pytest.mark.e2e
 PROMPT = 'prompt = "MARK-one"\n'
@@ -77,9 +79,9 @@ class Git:
 class Running:
     """`reconciler run` in the background; what it says is read all the time."""
 
-    def __init__(self, program: Program, *words: str) -> None:
+    def __init__(self, program: Program, *words: str, interval: str = "1s") -> None:
         self.lines: list[str] = []
-        self.process = program.start("run", *words, "--interval", "1s")
+        self.process = program.start("run", *words, "--interval", interval)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -103,8 +105,8 @@ class Running:
 
 
 @contextlib.contextmanager
-def running(program: Program, *words: str) -> Iterator[Running]:
-    found = Running(program, *words)
+def running(program: Program, *words: str, interval: str = "1s") -> Iterator[Running]:
+    found = Running(program, *words, interval=interval)
     try:
         yield found
     finally:
@@ -252,3 +254,85 @@ def test_a_second_signal_cuts_off_what_does_not_end(program: Program, a: Site) -
         until("it drains", lambda: "allowed to finish" in run.said)
         os.kill(run.process.pid, signal.SIGTERM)
         assert run.process.wait(20) == 130
+
+
+def test_what_happens_is_told_and_measured_and_a_push_is_acted_on_at_once(program: Program, a: Site) -> None:
+    git = Git(program)
+    secret = program.directory / "hook"
+    secret.write_text("a secret of the webhook\n")
+    with receiver() as people:
+        told = f'[notifiers.me]\nurl = "json://127.0.0.1:{people.port}"\nevents = ["healed", "source"]\n'
+        git.commit(told + on_screen("api", "a", PROMPT))
+        words = (git.url, "--listen", "0", "--webhook-secret-file", str(secret))
+        with running(program, *words, interval="1h") as run:
+            until("it runs", lambda: lives(a, "api"), 30)
+            until("it answers", lambda: a.messages("api") == ["MARK-one"])
+            port = int(run.said.partition("listens on 127.0.0.1:")[2].split()[0])
+            assert ask(port, "/healthz") == (200, "ok\n")
+            until("it is ready", lambda: ask(port, "/readyz")[0] == 200)
+            assert 'reconciler_sessions{host="a"' in ask(port, "/metrics")[1]
+
+            (pid,) = lives(a, "api")
+            a.kill(pid)
+            git.commit(told + on_screen("api", "a", PROMPT) + on_screen("web", "a", PROMPT))
+            assert ask(port, "/webhook", b"x", {"X-Gitlab-Token": "a guess"})[0] == 403
+            assert ask(port, "/webhook", b"x", {"X-Gitlab-Token": "a secret of the webhook"})[0] == 202
+            until("the push was acted on", lambda: lives(a, "web"), 30)
+            until("the other was resumed", lambda: [p for p in lives(a, "api") if p != pid], 30)
+            until("it was told", lambda: people.requests, 30)
+            assert people.requests[0].document["title"] == f"{program.name}: healed"
+            assert "session.api on a: was resumed" in people.requests[0].document["message"]
+
+            git.commit("[sessions.api\n", whole=True)
+            ask(port, "/webhook", b"x", {"X-Gitlab-Token": "a secret of the webhook"})
+            until("it was told", lambda: len(people.requests) == 2, 30)
+            assert "not valid TOML" in people.requests[1].document["message"]
+            assert "reconciler_source_ready 0.0" in ask(port, "/metrics")[1]
+            assert run.end() == 0
+
+
+def test_specs_that_lost_most_of_their_files_stay_in_force_until_a_person_says_that_it_is_meant(
+    program: Program, a: Site
+) -> None:
+    names = ("s0", "s1", "s2", "s3")
+    program.write("", fleet='max_stop = "100%"\n')
+    for name in names:
+        (program.specs / f"{name}.toml").write_text(on_screen(name, "a", PROMPT))
+    with running(program) as run:
+        until("all run", lambda: all(lives(a, name) for name in names), 40)
+        for name in names[:3]:
+            (program.specs / f"{name}.toml").unlink()
+        until("it is refused", lambda: "reconciler reconcile --accept" in run.said, 20)
+        assert all(lives(a, name) for name in names)
+        revision = run.said.partition("reconcile --accept ")[2].split()[0].strip(";")
+        refused = program.run("reconcile", "--accept", "0123456789abcdef")
+        assert "no revision 0123456789abcdef is refused" in refused.stderr
+        why = program.run("why", "s3")
+        assert "kept:\n  by reconciler run (pid" in why.stdout
+        done = program.run("reconcile", "--accept", revision, "--wait")
+        until("they stopped", lambda: not any(lives(a, name) for name in names[:2]), 40)
+        assert done.returncode in (0, 3), done.stdout + done.stderr
+        assert lives(a, "s3")
+        assert run.end() == 0
+
+
+def test_a_service_is_written_for_this_very_command_line(program: Program) -> None:
+    program.write("")
+    done = program.run("run", "specs", "--interval", "20s", "--install")
+    assert done.returncode == 0, done.stderr
+    path = program.fleet.controller_home / f".config/systemd/user/reconciler-{program.name}.service"
+    assert '"-m" "reconciler" "run" "specs" "--interval" "20s"' in path.read_text()
+    assert f"systemctl --user enable --now {path.name}" in done.stdout
+    path.write_text(path.read_text() + "# by hand\n")
+    assert program.run("run", "--install").returncode == 7
+    assert program.run("run", "--install", "--force").returncode == 0
+
+
+def ask(port: int, path: str, body: bytes = b"", headers: dict[str, str] | None = None) -> tuple[int, str]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request("POST" if body else "GET", path, body or None, headers or {})
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+    finally:
+        connection.close()

@@ -46,6 +46,9 @@ class Given:
     def poke(self) -> None:
         self.news.set()
 
+    def accept(self, revision: str) -> None:
+        raise AssertionError(f"nothing is refused, and nobody accepts {revision}")
+
 
 class Controller:
     """One `run` on the simulated fleet."""
