@@ -101,8 +101,7 @@ def _url(base: str) -> GitLocation:
         return _file(found, path)
     if not found["host"] or path in ("", "/"):
         raise _bad("the URL names no repository", "write for example `git+ssh://git@example.com/acme/fleet.git`")
-    if unquote(path).startswith("/-"):
-        raise _bad("the path of the repository begins with a dash")
+    _check_path(path)
     user, _, password = (found["user"] or "").partition(":")
     user, password = unquote(user), unquote(password)
     if kind == "ssh" and password:
@@ -118,7 +117,13 @@ def _url(base: str) -> GitLocation:
 def _file(found: re.Match[str], path: str) -> GitLocation:
     if found["user"] or found["port"] or found["host"] not in (None, "localhost") or path in ("", "/"):
         raise _bad("`git+file://` takes an absolute path", "write `git+file:///srv/fleet.git`, with three slashes")
+    _check_path(path)
     return GitLocation(f"file://{path}")
+
+
+def _check_path(path: str) -> None:
+    if unquote(path).startswith("/-"):
+        raise _bad("the path of the repository begins with a dash")
 
 
 def _scp(base: str) -> GitLocation:
