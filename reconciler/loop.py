@@ -14,39 +14,33 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
-import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any
 
-from reconciler import drivers
 from reconciler.copies import Copies
-from reconciler.core.agent import Agent
 from reconciler.core.guards import check_stops
 from reconciler.core.holds import Hold
-from reconciler.core.launching import checks_for
 from reconciler.core.memory import Memory
-from reconciler.core.observed import Observed, Reached, Unreached
+from reconciler.core.observed import Observed, Reached
 from reconciler.core.plan import components
-from reconciler.core.report import Event, Outcome
+from reconciler.core.report import Outcome
 from reconciler.core.spec import Desired
 from reconciler.core.status import Status, source_status, statuses
 from reconciler.core.transcript import Archived, Relation
-from reconciler.core.transitions import Transition, dated, key, transitions
+from reconciler.core.transitions import dated, key, transitions
 from reconciler.core.windows import next_change
-from reconciler.errors import GuardError, HostError, LeaseHeldError, ReconcilerError
+from reconciler.errors import GuardError, LeaseHeldError
 from reconciler.hosts import Hosts
+from reconciler.in_force import InForce
 from reconciler.journal import Intent, Journal
-from reconciler.leases import Leases, this_machine
-from reconciler.observe import CONNECTS_AT_ONCE, look, own_local
-from reconciler.reconcile import Evidence, Options, Pass, agents_seen, consider, leases_of, local_of, remember, settle
+from reconciler.leases import this_machine
+from reconciler.observe import CONNECTS_AT_ONCE, own_local
+from reconciler.reconcile import Evidence, Options, Pass, consider, leases_of, local_of, remember, settle
 from reconciler.runtimes.operations import Credentials
-from reconciler.transcripts.archive import Archive
-from reconciler.transcripts.carrying import open_archive
-from reconciler.transcripts.relations import relations
-from reconciler.watch import View, Watch
+from reconciler.surroundings import Specs, Told, Tuning
+from reconciler.watch import View, Watches, for_ever
 from reconciler.works import Work, Works
 
 LOG = logging.getLogger(__name__)
@@ -56,63 +50,6 @@ FOREIGN = 15.0  # seconds until a host that another controller has is asked for 
 SLEPT = 20.0  # seconds by which a machine must have slept for its connections to count as broken
 FIRST_LOOKS = 3.0  # seconds that the first decision waits for hosts at the most
 DRAIN = 60.0  # seconds that what runs may take to end
-
-
-def slept() -> float:
-    """Seconds that this machine has slept since it booted, as far as its clocks tell."""
-    if hasattr(time, "CLOCK_BOOTTIME"):
-        return time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)
-    if hasattr(time, "CLOCK_UPTIME_RAW"):  # macOS
-        return time.clock_gettime(time.CLOCK_MONOTONIC) - time.clock_gettime(time.CLOCK_UPTIME_RAW)
-    return 0.0
-
-
-class Specs(Protocol):
-    """Where revisions come from: `sources.following.Following`, or something simple in a test."""
-
-    polls: bool
-
-    @property
-    def good(self) -> Any:
-        """The revision in force, with `id`, `commit` and `desired`; None as long as there was none."""
-
-    @property
-    def trouble(self) -> Any:
-        """Why a newer one is not in force, with `code` and `message`; None when all is well."""
-
-    async def refresh(self) -> bool:
-        """Ask for what is new; whether another revision is in force now."""
-
-    async def changed(self) -> None:
-        """Return when there may be something new."""
-
-    def poke(self) -> None:
-        """Let `changed` return."""
-
-    def accept(self, revision: str) -> None:
-        """The refused revision of this id may have lost most of its files. Raises UsageError where none is refused."""
-
-
-@dataclass(frozen=True)
-class Told:
-    """To whom the loop speaks; every one of them returns at once."""
-
-    event: Callable[[Event], None] = lambda _: None
-    transition: Callable[[Transition], None] = lambda _: None
-    published: Callable[[tuple[Status, ...]], None] = lambda _: None
-    revised: Callable[[Desired], None] = lambda _: None
-    looked: Callable[[bool, float], None] = lambda _, __: None  # whether the host answered, seconds
-    decided: Callable[[float], None] = lambda _: None  # seconds
-
-
-@dataclass(frozen=True)
-class Tuning:
-    """What a user or a test may set. `dice` gives random numbers in [0, 1), `clock` the time of day."""
-
-    interval: float | None = None
-    clock: Callable[[], float] = time.time
-    dice: Callable[[], float] = random.random
-    slept: Callable[[], float] = slept
 
 
 class Loop:
@@ -131,15 +68,14 @@ class Loop:
         self._stopping = asyncio.Event()
         self._begun = False
         self._connects = asyncio.Semaphore(CONNECTS_AT_ONCE)
-        self._views: dict[str, View] = {}
-        self._watches: dict[str, tuple[Watch, asyncio.Task[None]]] = {}
+        self._watches = Watches(self._look, self._seen, lambda: self.interval, self._tuning.dice)
         self._memory = Memory()
         self._foreign: dict[str, tuple[Hold, float]] = {}
         self._borrowed: dict[str, str] = {}
         self._restart: set[str] = set()
         self._wanted: set[str] = set()  # hosts whose next look is thought about, whatever it says
         self._unsettled: list[Intent] = []
-        self._in_force: _InForce | None = None
+        self._in_force: InForce | None = None
         self._works: Works | None = None
         self._copies = Copies(hosts, self._copied)
         self._thought: list[asyncio.Future[None]] = []
@@ -163,7 +99,7 @@ class Loop:
 
     def looked(self) -> dict[str, float | None]:
         """When each host answered last, by the wall clock."""
-        return {name: view.good for name, view in self._views.items()}
+        return {name: view.good for name, view in self._watches.views.items()}
 
     # -- life ----------------------------------------------------------------------------------------------------
 
@@ -171,7 +107,7 @@ class Loop:
         """Until `stop`. What runs then is let finish; leases are given back."""
         self._unsettled = self._journal.open_intents()
         parts = (self._follow, self._decide_for_ever, self._mind_sleep)
-        tasks = [asyncio.create_task(_for_ever(part)) for part in parts]
+        tasks = [asyncio.create_task(for_ever(part)) for part in parts]
         try:
             await self._stopping.wait()
         finally:
@@ -191,26 +127,19 @@ class Loop:
                 await self._works.finish(DRAIN)
             await self._copies.close()
         finally:
-            for name in list(self._watches):
-                await self._unwatch(name)
+            await self._watches.only(())
             if self._in_force is not None:
                 await self._in_force.leases.release()
 
     def reload(self) -> None:
         """SIGHUP: read the specs again, and look at everything."""
         self._specs.poke()
-        self.look_again()
+        self._watches.poke()
 
     def accept(self, revision: str) -> None:
         """A person says that a revision is meant, though most of its files are gone. Raises UsageError."""
         self._specs.accept(revision)
         self._specs.poke()
-
-    def look_again(self, hosts: Iterable[str] | None = None) -> None:
-        """Look now; at all hosts where none are named."""
-        for name in self._watches if hosts is None else hosts:
-            if name in self._watches:
-                self._watches[name][0].poke()
 
     # -- revisions -----------------------------------------------------------------------------------------------
 
@@ -231,36 +160,19 @@ class Loop:
         if self._specs.good is None:
             return
         desired: Desired = self._specs.good.desired
-        agents = drivers.agents(desired)
         leases = self._in_force.leases if self._in_force else leases_of(desired, LEASE_TTL)
         leases.announce(local_of(desired))
         if self._works is None:
             self._works = Works(self._hosts, self._journal, leases, self._told.event, self._ended, self._due.set)
-        checks = {name: checks_for(desired, agents, name) for name in desired.hosts}
-        self._in_force = _InForce(desired, agents, checks, open_archive(desired), leases)
+        self._in_force = InForce.of(desired, leases)
         self._memory = Memory()
         self._told.revised(desired)
         self._works.withdraw()
         self._copies.only(frozenset(desired.sessions))
-        wanted = {name for name, host in desired.hosts.items() if host.enabled}
-        for name in set(self._watches) - wanted:
-            await self._unwatch(name)
-        for name in sorted(wanted):
-            if name in self._watches:
-                self._watches[name][0].poke()
-            else:
-                watch = Watch(name, self._look, self._seen, lambda: self.interval, self._tuning.dice)
-                self._watches[name] = (watch, asyncio.create_task(_for_ever(watch.run)))
+        await self._watches.only(name for name, host in desired.hosts.items() if host.enabled)
         if not len(self._works):
             await self._hosts.keep_only(desired.hosts)
         self._due.set()
-
-    async def _unwatch(self, name: str) -> None:
-        watch, task = self._watches.pop(name)
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        watch.stop()
-        self._views.pop(name, None)
 
     @property
     def interval(self) -> float:
@@ -272,37 +184,16 @@ class Loop:
     # -- looking -------------------------------------------------------------------------------------------------
 
     async def _look(self, name: str) -> View:
-        """One look at one host, with failure as a value: it delays no other."""
         force = self._in_force
         assert force is not None
-        begun = asyncio.get_running_loop().time()
-        connection = self._hosts.connection(name, force.desired.hosts[name])
-        try:
-            async with self._connects:  # only to connect: a host that hangs later holds up nobody
-                await connection.transport()
-            seen = await look(connection, force.desired.fleet.name, force.checks[name])
-            related, heads = {}, {}
-            if isinstance(seen, Reached):
-                only = Observed({name: seen})
-                agents = drivers.agents(force.desired, agents_seen(only))
-                heads = dict(await self._heads())
-                related = await relations(self._hosts, force.desired, agents, only, heads, force.archive.prefix_digest)
-        except HostError as error:
-            seen, related, heads = Unreached(name, error.code, error.message, error.remedy), {}, {}
-        except ReconcilerError as error:
-            seen, related, heads = Unreached(name, error.code, f"{name}: {error.message}", error.remedy), {}, {}
-        except Exception as error:  # a bug of ours, or hostile input that found one, stays with this host
-            LOG.exception("%s: a bug", name)
-            seen, related, heads = Unreached(name, "bug", f"{name}: this is a bug: {error}", "report it"), {}, {}
-        took = asyncio.get_running_loop().time() - begun
-        self._told.looked(isinstance(seen, Reached), took)
-        before = self._views.get(name)
-        good = self._tuning.clock() if isinstance(seen, Reached) else before.good if before else None
-        return View(seen, related, heads, good, took, begun + took)
+        view = await force.look(name, self._hosts, self._connects)
+        self._told.looked(isinstance(view.seen, Reached), view.took)
+        before = self._watches.views.get(name)
+        answered = self._tuning.clock() if isinstance(view.seen, Reached) else before.good if before else None
+        return replace(view, good=answered)
 
     def _seen(self, name: str, view: View) -> None:
-        before = self._views.get(name)
-        self._views[name] = view
+        before = self._watches.views.get(name)
         if before is None or name in self._wanted or _essence(before) != _essence(view):
             self._wanted.discard(name)
             self._due.set()
@@ -320,15 +211,8 @@ class Loop:
 
     def _copied(self, results: list[Any]) -> None:
         if results and self._in_force is not None:
-            self._in_force.heads = None
+            self._in_force.known = None
             self._due.set()
-
-    async def _heads(self) -> Mapping[str, Archived]:
-        force = self._in_force
-        assert force is not None
-        if force.heads is None:
-            force.heads = await asyncio.to_thread(force.archive.heads)
-        return force.heads
 
     # -- thinking ------------------------------------------------------------------------------------------------
 
@@ -339,12 +223,12 @@ class Loop:
                 async with asyncio.timeout(self._until_next(loop.time())):
                     await self._due.wait()
             if not self._due.is_set() and self._in_force is not None:
-                self._in_force.heads = None  # another process may have written to the archive
+                self._in_force.known = None  # another process may have written to the archive
             self._due.clear()
             self.beat = begun = loop.time()
             if self._in_force is not None:
                 await self._first_looks()
-                await self._decide(self._in_force, await self._heads())
+                await self._decide(self._in_force, await self._in_force.heads())
                 self._told.decided(loop.time() - begun)
             # What changes all the time is thought about together, and at most a fifth of the time.
             await asyncio.sleep(max(0.05, 4 * (loop.time() - begun)))
@@ -363,11 +247,10 @@ class Loop:
         """At the start, hosts that answer at once are waited for: a session may be on another one than it should."""
         if not self._begun:
             self._begun = True
-            looks = asyncio.gather(*(watch.again() for watch, _ in self._watches.values()))
-            await asyncio.wait([looks], timeout=FIRST_LOOKS)
+            await asyncio.wait([asyncio.create_task(self._watches.again())], timeout=FIRST_LOOKS)
 
-    async def _decide(self, force: _InForce, heads: Mapping[str, Archived]) -> None:
-        views = {name: self._views[name] for name in force.desired.hosts if name in self._views}
+    async def _decide(self, force: InForce, heads: Mapping[str, Archived]) -> None:
+        views = {name: view for name, view in self._watches.views.items() if name in force.desired.hosts}
         observed = Observed(own_local({name: view.seen for name, view in views.items()}, self._machine))
         related: dict[str, Relation] = {}
         for name, view in views.items():
@@ -375,7 +258,7 @@ class Loop:
             if aged := _aged(view, heads):
                 # The archive has more than when the host was looked at: how the two stand is for the next look.
                 related |= dict.fromkeys(aged, "unknown")
-                self.look_again([name])
+                self._watches.poke([name])
         self._settle(observed)
         if not self._borrowed:
             remember(self._journal, observed, force.desired, skip=self._in_flight())
@@ -394,7 +277,7 @@ class Loop:
             answered = {name for name, seen in observed.hosts.items() if isinstance(seen, Reached)}
             self._unsettled = [intent for intent in self._unsettled if intent.host not in answered]
 
-    def _considered(self, force: _InForce, evidence: Evidence) -> Pass:
+    def _considered(self, force: InForce, evidence: Evidence) -> Pass:
         options = Options(restart=tuple(sorted(self._restart)))
         hold = self._hold(force, evidence.observed)
         now = datetime.fromtimestamp(self._tuning.clock(), UTC)
@@ -408,7 +291,7 @@ class Loop:
             done = consider(force.desired, evidence, self._journal, now, options, hold)
         return done
 
-    def _hold(self, force: _InForce, observed: Observed) -> dict[str, Hold]:
+    def _hold(self, force: InForce, observed: Observed) -> dict[str, Hold]:
         assert self._works is not None
         now = asyncio.get_running_loop().time()
         self._foreign = {name: held for name, held in self._foreign.items() if held[1] > now}
@@ -425,10 +308,11 @@ class Loop:
         now = asyncio.get_running_loop().time()
         for actions in components(done.plan.effective):
             concerned = frozenset[str]().union(*(action.hosts for action in actions))
-            if old := [name for name in concerned if name in self._views and now - self._views[name].at > FRESH]:
+            views = {name: self._watches.views[name] for name in concerned if name in self._watches.views}
+            if old := [name for name, view in views.items() if now - view.at > FRESH]:
                 # What is done rests on a look of just now; after it this is thought of again.
                 self._wanted |= set(old)
-                self.look_again(old)
+                self._watches.poke(old)
                 continue
             self._restart -= {action.address for action in actions}
             self._works.begin(done, actions)
@@ -442,12 +326,9 @@ class Loop:
             places = work.hosts if len(work.fenced) == 1 else {action.address for action in work.actions}
             self._foreign |= dict.fromkeys(places, (held, now + FOREIGN))
         if self._in_force is not None:
-            self._in_force.heads = None
+            self._in_force.known = None
         if not self._stopping.is_set():
-            await self._looked_again(work.hosts | work.execution.overtaken)
-
-    async def _looked_again(self, hosts: Iterable[str]) -> None:
-        await asyncio.gather(*(self._watches[name][0].again() for name in hosts if name in self._watches))
+            await self._watches.again(work.hosts | work.execution.overtaken)
 
     # -- saying --------------------------------------------------------------------------------------------------
 
@@ -484,7 +365,7 @@ class Loop:
         if restart:
             self._restart |= set(wanted)
         hosts = {status.host for status in self.statuses if status.address in wanted}
-        await self._looked_again(hosts or self._watches)
+        await self._watches.again(hosts or None)
         await self.thought()
 
     async def borrow(self, who: str, hosts: Iterable[str]) -> dict[str, Credentials]:
@@ -522,8 +403,8 @@ class Loop:
         self._borrowed |= dict.fromkeys(names, "a command")  # until it was seen what it did
         try:
             if self._in_force is not None:
-                self._in_force.heads = None
-            await self._looked_again(names)
+                self._in_force.known = None
+            await self._watches.again(names)
         finally:
             for name in names:
                 self._borrowed.pop(name, None)
@@ -540,20 +421,8 @@ class Loop:
             if now - slept > SLEPT:
                 LOG.info("slept for %.0f s: connects again", now - slept)
                 await self._hosts.close()
-                self.look_again()
+                self._watches.poke()
             slept = now
-
-
-@dataclass
-class _InForce:
-    """What follows from the revision in force. `heads` is None when the archive has to be asked again."""
-
-    desired: Desired
-    agents: Mapping[str, Agent]
-    checks: Mapping[str, tuple[tuple[str, str], ...]]
-    archive: Archive
-    leases: Leases
-    heads: Mapping[str, Archived] | None = None
 
 
 def _essence(view: View) -> tuple[object, object]:
@@ -577,13 +446,3 @@ def _addresses(desired: Desired, observed: Observed, place: str) -> set[str]:
     return {f"session.{name}" for name, session in desired.sessions.items() if session.host == place} | {
         f"session.{name}" for name in there
     }
-
-
-async def _for_ever(part: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """A part of the loop that outlives its bugs."""
-    while True:
-        try:
-            await part()
-        except Exception:
-            LOG.exception("a bug; goes on in 5 s")
-        await asyncio.sleep(5.0)

@@ -19,11 +19,12 @@ from reconciler.core.transitions import Transition
 from reconciler.errors import UsageError
 from reconciler.hosts import Hosts
 from reconciler.journal import Happened, Journal, open_journal
-from reconciler.loop import Loop, Told, Tuning
+from reconciler.loop import Loop
 from reconciler.outside import Outside
 from reconciler.sources import open_source
 from reconciler.sources.following import Following, SourceTrouble
 from reconciler.sources.notes import Notes, place_of
+from reconciler.surroundings import Told, Tuning
 
 LOG = logging.getLogger(__name__)
 _AGAIN = 5.0  # seconds until a source that never gave a revision is asked again

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from reconciler.core.memory import CAP, TERMINAL, back_off
 from reconciler.core.observed import HostSeen, Unreached
 from reconciler.core.transcript import Archived, Relation
 
+LOG = logging.getLogger(__name__)
 JITTER = 0.1
 
 
@@ -98,3 +101,61 @@ class Watch:
             if not future.done():
                 future.set_result(None)
         self._waiting.clear()
+
+
+class Watches:
+    """All hosts under observation, and the latest view of each."""
+
+    def __init__(
+        self,
+        look: Callable[[str], Awaitable[View]],
+        changed: Callable[[str, View], None],
+        interval: Callable[[], float],
+        dice: Callable[[], float],
+    ) -> None:
+        """`changed` is called after each look, before its view is one of `views`."""
+        self._arguments = (look, self._seen, interval, dice)
+        self._changed = changed
+        self._watches: dict[str, tuple[Watch, asyncio.Task[None]]] = {}
+        self.views: dict[str, View] = {}
+
+    def _seen(self, name: str, view: View) -> None:
+        self._changed(name, view)
+        self.views[name] = view
+
+    async def only(self, names: Iterable[str]) -> None:
+        """Watch these, at once, and no others."""
+        wanted = set(names)
+        for name in set(self._watches) - wanted:
+            watch, task = self._watches.pop(name)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            watch.stop()
+            self.views.pop(name, None)
+        for name in sorted(wanted):
+            if name in self._watches:
+                self._watches[name][0].poke()
+            else:
+                watch = Watch(name, *self._arguments)
+                self._watches[name] = (watch, asyncio.create_task(for_ever(watch.run)))
+
+    def poke(self, names: Iterable[str] | None = None) -> None:
+        """Look now; at all hosts where none are named."""
+        for name in self._watches if names is None else names:
+            if name in self._watches:
+                self._watches[name][0].poke()
+
+    async def again(self, names: Iterable[str] | None = None) -> None:
+        """Return when all of these (of all) were looked at once more."""
+        wanted = self._watches if names is None else [name for name in names if name in self._watches]
+        await asyncio.gather(*(self._watches[name][0].again() for name in wanted))
+
+
+async def for_ever(part: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """A part of a program that outlives its bugs."""
+    while True:
+        try:
+            await part()
+        except Exception:
+            LOG.exception("a bug; goes on in 5 s")
+        await asyncio.sleep(5.0)

@@ -88,16 +88,18 @@ _WORDS = {
 def _troubles(statuses: Sequence[Status], failures: Mapping[str, int], now: float, after: float) -> Iterator[Notice]:
     for status in statuses:
         if status.address.startswith("source."):
-            yield from _of_source(status)
+            yield from _of_source(status, now, after)
         elif status.address.startswith("host."):
             yield from _of_host(status, now, after)
         else:
             yield from _of_session(status, failures.get(status.address, 0), now, after)
 
 
-def _of_source(status: Status) -> Iterator[Notice]:
+def _of_source(status: Status, now: float, after: float) -> Iterator[Notice]:
     for condition in status.conditions:
-        if (condition.type, condition.status) == ("Stalled", "True"):
+        # A server that is away for a moment is no news; a revision that is refused is.
+        brief = condition.reason == "fetch-failed" and now - (condition.since or now) < after
+        if (condition.type, condition.status) == ("Stalled", "True") and not brief:
             words = f"{condition.reason} {condition.message}"  # another refused revision is another trouble
             yield Notice("source", status.address, status.host, words, status.message, condition.since)
 

@@ -13,7 +13,6 @@ from reconciler.errors import SourceError, SpecError, UsageError
 from reconciler.sources import Revision, Source
 
 _MANY = 4  # below so many files, losing half of them is an everyday edit
-_TOLD = 256
 
 
 class Memory(Protocol):
@@ -62,7 +61,6 @@ class Following:
         self.trouble: SourceTrouble | None = None
         self._memory = memory
         self._now = now
-        self._told: dict[tuple[object, ...], None] = {}
         self._last = _last(self._recall("good"))
         self._accepted = self._recall("accepted")
         self.pinned: str | None = self._recall("pinned") or None
@@ -87,20 +85,6 @@ class Following:
         if restored is not None:
             self.good = restored
         return restored is not None
-
-    def news(self) -> SourceTrouble | None:
-        """The present trouble where nobody was told of it yet. A refused revision is told of once, however often it
-        is refused; an unreachable source again only after it could be reached.
-        """
-        if self.trouble is None:
-            return None
-        key = (self.trouble.attempted, self.trouble.code, "" if self.trouble.attempted else self.trouble.diagnostics)
-        if key in self._told:
-            return None
-        self._told[key] = None
-        while len(self._told) > _TOLD:
-            del self._told[next(iter(self._told))]
-        return self.trouble
 
     def accept(self, revision: str) -> None:
         """This revision may have lost most of its files: at the next refresh it is in force."""
@@ -158,8 +142,6 @@ class Following:
         if last != self._last:
             self._keep("good", json.dumps(dataclasses.asdict(last)))
         self.good, self.trouble, self._last = found, None, last
-        # What has no revision may be told of again: it was over in between.
-        self._told = {key: None for key in self._told if key[0]}
         self._hold()
         return new
 

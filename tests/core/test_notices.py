@@ -73,6 +73,15 @@ def test_a_source_is_told_of_again_when_another_revision_is_refused() -> None:
     assert kinds([bad], [bad], [source_status("main@1", worse)], [good]) == [["source"], [], ["source"], ["healed"]]
 
 
+def test_a_source_that_cannot_be_reached_for_a_moment_is_no_news() -> None:
+    away = Trouble()
+    away.code = "fetch-failed"
+    status = source_status("main@1", away)
+    for age, told in ((10, []), (AFTER, ["source"])):
+        conditions = tuple(replace(condition, since=NOW - age) for condition in status.conditions)
+        assert kinds([replace(status, conditions=conditions)]) == [told]
+
+
 def test_failures_in_a_row_are_a_loop_from_the_third_on_until_it_runs() -> None:
     waits = replace(STALLED, conditions=(Condition("Reconciling", "True", "back-off", "failed 3 times", NOW),))
     tries = replace(STALLED, conditions=(Condition("Reconciling", "True", "in-progress", "starts", NOW),))

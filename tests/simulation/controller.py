@@ -11,7 +11,8 @@ from reconciler.core.observed import Unreached
 from reconciler.core.spec import Desired
 from reconciler.core.status import Status
 from reconciler.core.transitions import Transition
-from reconciler.loop import Loop, Told, Tuning
+from reconciler.loop import Loop
+from reconciler.surroundings import Told, Tuning
 from tests.simulation.machine import EPOCH
 from tests.simulation.specs import FleetSpec
 from tests.simulation.transport import Line

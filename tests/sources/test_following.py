@@ -221,41 +221,6 @@ class TestRestart:
         assert (await following.refresh(), in_force(following)) == (True, {"a"})
 
 
-class TestNews:
-    async def test_a_refused_revision_is_told_of_once(self, fleet: Fleet) -> None:
-        following = fleet.start()
-        fleet.commit("a")
-        await following.refresh()
-        assert following.news() is None
-        fleet.repository.commit({"b.toml": "["})
-        await following.refresh()
-        first = following.news()
-        assert first is not None
-        for _ in range(2):
-            await following.refresh()
-            assert (following.news(), following.trouble) == (None, first)
-        with fleet.repository.away():
-            await following.refresh()
-            assert [trouble.code if trouble else None for trouble in (following.news(), following.news())] == [
-                "fetch-failed",
-                None,
-            ]
-        await following.refresh()
-        assert (code(following), following.news()) == ("invalid-spec", None)
-        fleet.repository.commit({"b.toml": "[["})
-        await following.refresh()
-        assert following.news() is not None
-
-    async def test_a_server_that_is_away_again_is_told_of_again(self, fleet: Fleet) -> None:
-        following = fleet.start()
-        fleet.commit("a")
-        for _ in range(2):
-            await following.refresh()
-            with fleet.repository.away():
-                await following.refresh()
-                assert following.news() is not None
-
-
 class TestPins:
     async def test_a_pinned_commit_is_in_force_whatever_the_branch_says(self, fleet: Fleet) -> None:
         old = fleet.commit("a")

@@ -1,0 +1,76 @@
+"""The revision in force, with all that follows from it: agents, checks of hosts, archive, leases; and a look by it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from reconciler import drivers
+from reconciler.core.agent import Agent
+from reconciler.core.launching import checks_for
+from reconciler.core.observed import Observed, Reached, Unreached
+from reconciler.core.spec import Desired
+from reconciler.core.transcript import Archived, Relation
+from reconciler.errors import HostError, ReconcilerError
+from reconciler.hosts import Hosts
+from reconciler.leases import Leases
+from reconciler.observe import look
+from reconciler.reconcile import agents_seen
+from reconciler.transcripts.archive import Archive
+from reconciler.transcripts.carrying import open_archive
+from reconciler.transcripts.relations import relations
+from reconciler.watch import View
+
+LOG = logging.getLogger(__name__)
+
+
+@dataclass
+class InForce:
+    """What follows from one revision. `known` is what the archive has, None when it has to be asked again."""
+
+    desired: Desired
+    agents: Mapping[str, Agent]
+    checks: Mapping[str, tuple[tuple[str, str], ...]]
+    archive: Archive
+    leases: Leases
+    known: Mapping[str, Archived] | None = None
+
+    @staticmethod
+    def of(desired: Desired, leases: Leases) -> InForce:
+        """From the specs of a revision."""
+        agents = drivers.agents(desired)
+        checks = {name: checks_for(desired, agents, name) for name in desired.hosts}
+        return InForce(desired, agents, checks, open_archive(desired), leases)
+
+    async def heads(self) -> Mapping[str, Archived]:
+        """What the archive has of each session."""
+        if self.known is None:
+            self.known = await asyncio.to_thread(self.archive.heads)
+        return self.known
+
+    async def look(self, name: str, hosts: Hosts, connects: asyncio.Semaphore) -> View:
+        """One look at one host, with failure as a value: it delays no other."""
+        begun = asyncio.get_running_loop().time()
+        connection = hosts.connection(name, self.desired.hosts[name])
+        related: dict[str, Relation] = {}
+        heads: dict[str, Archived] = {}
+        try:
+            async with connects:  # only to connect: a host that hangs later holds up nobody
+                await connection.transport()
+            seen = await look(connection, self.desired.fleet.name, self.checks[name])
+            if isinstance(seen, Reached):
+                only = Observed({name: seen})
+                agents = drivers.agents(self.desired, agents_seen(only))
+                heads = dict(await self.heads())
+                related = await relations(hosts, self.desired, agents, only, heads, self.archive.prefix_digest)
+        except HostError as error:
+            seen, related, heads = Unreached(name, error.code, error.message, error.remedy), {}, {}
+        except ReconcilerError as error:
+            seen, related, heads = Unreached(name, error.code, f"{name}: {error.message}", error.remedy), {}, {}
+        except Exception as error:  # a bug of ours, or hostile input that found one, stays with this host
+            LOG.exception("%s: a bug", name)
+            seen, related, heads = Unreached(name, "bug", f"{name}: this is a bug: {error}", "report it"), {}, {}
+        now = asyncio.get_running_loop().time()
+        return View(seen, related, heads, None, now - begun, now)
