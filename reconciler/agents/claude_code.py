@@ -13,6 +13,7 @@ from reconciler.core.agent import (
     Facts,
     Invocation,
     LaunchRequest,
+    Login,
     Probe,
     Stop,
 )
@@ -54,6 +55,12 @@ class ClaudeCode:
     resumable = True
     activity_source = True
     version_args: tuple[str, ...] = ("--version",)
+    login = Login(
+        ("{home}/.claude/.credentials.json",), ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN"),
+        "claude, then /login",
+        ("{home}/.claude/settings.json", "cleanupPeriodDays", "claude deletes conversations after 30 days: "
+         'put "cleanupPeriodDays": 3650 into ~/.claude/settings.json'),
+    )  # fmt: skip
     known_versions = "2.1"
 
     def start(self, request: LaunchRequest) -> Invocation:

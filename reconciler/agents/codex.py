@@ -14,6 +14,7 @@ from reconciler.core.agent import (
     Facts,
     Invocation,
     LaunchRequest,
+    Login,
     Probe,
     Stop,
 )
@@ -63,6 +64,7 @@ class Codex:
     resumable = True
     activity_source = True
     version_args: tuple[str, ...] = ("--version",)
+    login = Login(("{home}/.codex/auth.json",), ("CODEX_API_KEY",), "codex login")
     known_versions = "0.169"
 
     def start(self, request: LaunchRequest) -> Invocation:

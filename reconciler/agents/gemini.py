@@ -15,6 +15,7 @@ from reconciler.core.agent import (
     Facts,
     Invocation,
     LaunchRequest,
+    Login,
     Probe,
     Stop,
 )
@@ -66,6 +67,11 @@ class Gemini:
     resumable = True
     activity_source = True
     version_args: tuple[str, ...] = ("--version",)
+    login = Login(
+        ("{home}/.gemini/oauth_creds.json",), ("GEMINI_API_KEY",), "gemini, then /auth",
+        ("{home}/.gemini/settings.json", "sessionRetention", "gemini deletes old conversations: "
+         'put "general": {"sessionRetention": {"enabled": false}} into ~/.gemini/settings.json'),
+    )  # fmt: skip
     known_versions = "0.61"
 
     def start(self, request: LaunchRequest) -> Invocation:

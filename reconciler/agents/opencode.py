@@ -8,7 +8,7 @@ from typing import Literal
 from urllib.parse import quote
 
 from reconciler.agents import _shared
-from reconciler.core.agent import WORKDIR, Activity, Facts, Invocation, LaunchRequest, Probe, Stop
+from reconciler.core.agent import WORKDIR, Activity, Facts, Invocation, LaunchRequest, Login, Probe, Stop
 
 Delivered = Literal["argv", "stdin", "paste", "none"]
 _DATA = "{XDG_DATA_HOME:-{home}/.local/share}/opencode"
@@ -64,6 +64,7 @@ class OpenCode:
     resumable = True
     activity_source = True
     version_args: tuple[str, ...] = ("--version",)
+    login = Login(("{home}/.local/share/opencode/auth.json",), (), "opencode auth login")
     known_versions = "1.18"
 
     def start(self, request: LaunchRequest) -> Invocation:

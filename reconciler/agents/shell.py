@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from reconciler.agents import _shared
-from reconciler.core.agent import UNKNOWN, Activity, Facts, Invocation, LaunchRequest, Probe, Stop
+from reconciler.core.agent import UNKNOWN, Activity, Facts, Invocation, LaunchRequest, Login, Probe, Stop
 
 
 class Shell:
@@ -16,6 +16,7 @@ class Shell:
     resumable = False
     activity_source = False
     version_args: tuple[str, ...] = ()
+    login = Login()
     known_versions = ""
 
     def start(self, request: LaunchRequest) -> Invocation:

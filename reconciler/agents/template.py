@@ -17,6 +17,7 @@ from reconciler.core.agent import (
     Facts,
     Invocation,
     LaunchRequest,
+    Login,
     Probe,
     Stop,
 )
@@ -77,6 +78,7 @@ class _Templated:
         given = template.version_args
         self.version_args = given if given is not None else base.version_args if base else ("--version",)
         self.known_versions = base.known_versions if base else ""
+        self.login = base.login if base else Login()
         self.ready_pattern = template.ready_pattern
 
     def start(self, request: LaunchRequest) -> Invocation:

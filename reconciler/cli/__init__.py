@@ -21,6 +21,7 @@ BUG = 70
 COMMANDS = {
     "init": "Write a starter spec.",
     "validate": "Check the specs, offline; every error with its place.",
+    "doctor": "What each host lacks, with the command that fixes it.",
     "plan": "Show what would happen, and why.",
     "apply": "Make it happen.",
     "run": "Keep the fleet as the specs say, continuously.",
@@ -30,6 +31,8 @@ COMMANDS = {
     "why": "Why a session is as it is, down to the evidence.",
     "logs": "What a session has printed.",
     "attach": "Attach this terminal to a session; detaching leaves it running.",
+    "exec": "Run a command on a host.",
+    "shell": "A login shell on a host.",
     "send": "Send a message to a session.",
     "transcript": "Read the conversation of a session.",
     "sync": "Copy what is new in the conversations into the archive; settle a divergence.",

@@ -64,6 +64,16 @@ def session_name(desired: Desired, text: str) -> str:
     return name
 
 
+def declared_host(desired: Desired, text: str) -> str:
+    """The host that a person means by `NAME` or `host.NAME`. Raises UsageError, HostError where it is disabled."""
+    name = text.removeprefix("host.")
+    if name not in desired.hosts:
+        raise UsageError(f"no host {name} in the specs", remedy=f"hosts: {', '.join(desired.hosts)}")
+    if not desired.hosts[name].enabled:
+        raise HostError(f"host.{name} is not enabled", code="disabled")
+    return name
+
+
 async def find(hosts: Hosts, desired: Desired, name: str) -> tuple[Connection, Reached, SessionSeen]:
     """A session on its host. Raises HostError where the host does not answer, UsageError where it is not there."""
     host = desired.sessions[name].host
@@ -78,6 +88,6 @@ async def find(hosts: Hosts, desired: Desired, name: str) -> tuple[Connection, R
 
 
 __all__ = [
-    "AsJson", "Directory", "Exclude", "Restart", "Select", "Specs", "Target", "colours", "find", "load", "on_signals",
-    "run", "selection", "session_name",
+    "AsJson", "Directory", "Exclude", "Restart", "Select", "Specs", "Target", "colours", "declared_host", "find",
+    "load", "on_signals", "run", "selection", "session_name",
 ]  # fmt: skip

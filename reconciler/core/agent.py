@@ -14,7 +14,7 @@ from reconciler.core.observed import Facts, StoreFile
 
 __all__ = [
     "PROMPT_ARGV_LIMIT", "UNKNOWN", "WORKDIR", "Activity", "ActivityState", "Agent", "Claim", "Facts", "Invocation",
-    "LaunchRequest", "Probe", "Stop", "StoreFile",
+    "LaunchRequest", "Login", "Probe", "Stop", "StoreFile",
 ]  # fmt: skip
 
 ActivityState = Literal["busy", "idle", "waiting", "unknown"]
@@ -100,6 +100,20 @@ PROMPT_ARGV_LIMIT = 100_000  # bytes of UTF-8; Linux takes at most 128 KiB per a
 
 
 @dataclass(frozen=True)
+class Login:
+    """Where an agent's login shows: files of its own (templates with `{home}`), or variables that hold a key.
+
+    `retention` is advice about conversations that the agent deletes by itself: the file of its settings, what stands
+    in it where somebody has seen to it, and what to do.
+    """
+
+    files: tuple[str, ...] = ()
+    variables: tuple[str, ...] = ()
+    command: str = ""  # what a person runs to log in
+    retention: tuple[str, str, str] | None = None
+
+
+@dataclass(frozen=True)
 class Claim:
     """The directory that an agent ties to a working directory, where only the host knows its name.
 
@@ -125,6 +139,7 @@ class Agent(Protocol):
     resumable: bool  # False: there is no conversation (shell)
     activity_source: bool  # False: activity is never known
     version_args: tuple[str, ...]
+    login: Login
     known_versions: str  # what the driver was verified with, e.g. "2.1"
 
     def start(self, request: LaunchRequest) -> Invocation:

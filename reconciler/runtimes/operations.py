@@ -84,6 +84,11 @@ def look_call(fleet: str, nonce: str, checks: Sequence[tuple[str, str]] = ()) ->
     return quote(["reconciler_look", fleet, nonce, *(word for check in checks for word in check)]) + "\n"
 
 
+def doctor_script(path: str, nonce: str, words: Sequence[str]) -> str:
+    """What tells what a host is like, under the login PATH; `words` are those of `reconciler_doctor`."""
+    return _settings(PATH=path) + "export PATH\n" + text("doctor") + quote(["reconciler_doctor", nonce, *words]) + "\n"
+
+
 def _value(value: str) -> str:
     """A shell word for `value`, with the marker of the working directory as the variable that holds it."""
     return '"$workdir"'.join(quote([part]) for part in value.split(WORKDIR))

@@ -231,10 +231,13 @@ class _LocalChannel(_Child):
         for fd in (0, 1):
             if (pipe := self.transport.get_pipe_transport(fd)) is not None:
                 pipe.close()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_GRACE):
-                await asyncio.shield(self.done)
-        await _reap(self.transport, self, group=False)
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_GRACE):
+                    await asyncio.shield(self.done)
+            await _reap(self.transport, self, group=False)
+        finally:
+            self.transport.close()  # also when whoever closes it is cancelled
 
     def _stdout(self) -> asyncio.ReadTransport:
         assert self.transport is not None
@@ -250,7 +253,7 @@ async def _reap(transport: asyncio.SubprocessTransport, child: _Child, *, group:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_GRACE):
                 await asyncio.shield(child.done)
-    transport.close()
+    transport.close()  # says that it may be forgotten; a second time does nothing
 
 
 def _kill_group(pid: int) -> None:

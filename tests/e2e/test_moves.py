@@ -383,9 +383,9 @@ def test_a_source_that_does_not_answer_holds_the_session_until_a_person_takes_it
 
 def test_a_protected_session_stays_and_a_busy_one_moves_when_it_is_idle(program: Program, a: Site, b: Site) -> None:
     keep = session("keep", "a", more="protect = true\n")
-    program.write(keep + session("busy", "a", "telling", 'prompt = "SLOW:3"'))
+    program.write(keep + session("busy", "a", "telling", 'prompt = "SLOW:6"'))
     program.apply()
-    program.write(keep.replace('"a"', '"b"') + session("busy", "b", "telling", 'prompt = "SLOW:3"'))
+    program.write(keep.replace('"a"', '"b"') + session("busy", "b", "telling", 'prompt = "SLOW:6"'))
     actions = program.plan()
     assert (actions["session.keep"]["verb"], actions["session.keep"]["reason"]) == ("blocked", "protected")
     assert "busy: waits up to 10m for idle" in actions["session.busy"]["message"]

@@ -1,0 +1,293 @@
+"""What `doctor` makes of a host: checks with their remedies, and its agents. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from shlex import quote
+from typing import Any
+
+from reconciler.core.agent import Agent
+from reconciler.core.launching import Context, command_of, workdir_of
+from reconciler.core.observed import Reached, clean
+from reconciler.core.spec import BUILT_IN_AGENTS, Desired, Session
+
+TMUX = (3, 2)
+_CHANNELS = 6  # that we may use at once on one connection
+_SKEW = 60  # seconds
+_FULL, _TIGHT = 100_000, 2_000_000  # kB
+_INSTALL = {
+    "apt-get": "sudo apt-get install -y", "dnf": "sudo dnf install -y", "yum": "sudo yum install -y",
+    "zypper": "sudo zypper install -y", "pacman": "sudo pacman -S --noconfirm", "apk": "sudo apk add",
+    "brew": "brew install", "pkg": "sudo pkg install -y",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing: `ok` is False where sessions cannot run, None where somebody should know of it."""
+
+    name: str
+    ok: bool | None
+    message: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class AgentFound:
+    """An agent CLI on a host. `login` says how it is logged in; "" where nothing shows it, None where nobody asked."""
+
+    name: str
+    path: str
+    version: str | None = None
+    login: str | None = None
+
+
+@dataclass(frozen=True)
+class Examined:
+    """Everything about one host."""
+
+    name: str
+    error: str = ""
+    hostname: str = ""
+    user: str = ""
+    platform: str = ""
+    checks: tuple[Check, ...] = ()
+    agents: tuple[AgentFound, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether sessions can run there."""
+        return all(check.ok is not False for check in self.checks)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the script on the host said."""
+
+    values: Mapping[str, str] = field(default_factory=dict)
+    sets: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+    def has(self, kind: str, value: str) -> bool:
+        """Whether `value` was told under `kind`."""
+        return value in self.sets.get(kind, frozenset())
+
+
+def parse_facts(nonce: str, answer: bytes) -> Facts:
+    """Lines after the nonce; what is no line of ours is left out, and nothing raises."""
+    text = answer.decode("utf-8", "replace").partition(f"doctor\t{nonce}\n")[2].partition("end\t\n")[0]
+    values: dict[str, str] = {}
+    sets: dict[str, set[str]] = {}
+    for line in text.splitlines()[:1000]:
+        kind, _, rest = line.partition("\t")
+        key, tab, value = rest.partition("\t")
+        if kind == "fact" and tab:
+            values[key] = clean(value, 1000)
+            sets.setdefault(key, set()).add(clean(value, 1000))
+    return Facts(values, {key: frozenset(found) for key, found in sets.items()})
+
+
+def wanted_agents(desired: Desired, host: str, everything: bool) -> list[str]:
+    """The agents of a host's sessions; with `everything`, all that are known."""
+    found = {session.agent for session in desired.sessions.values() if session.host == host}
+    if everything:
+        found |= {*BUILT_IN_AGENTS, *desired.agents}
+    return sorted(found - {"shell"})
+
+
+def questions(desired: Desired, agents: Mapping[str, Agent], host: str, names: Sequence[str]) -> list[tuple[str, str]]:
+    """What a look is asked about agents and directories, as its checks."""
+    found = []
+    for name in names:
+        command = command_on(desired, agents, host, name)
+        found.append(("command", command))
+        if agents[name].version_args:
+            found.append(("version", " ".join((command, *agents[name].version_args))))
+    found += [("directory", workdir_of(desired, session)) for session in _sessions(desired, host).values()]
+    return list(dict.fromkeys(found))
+
+
+def command_on(desired: Desired, agents: Mapping[str, Agent], host: str, name: str) -> str:
+    """The program of an agent on a host."""
+    context = Context(desired, agents, "", "")
+    session = next((n for n, s in _sessions(desired, host).items() if s.agent == name), None)
+    if session is not None:
+        return command_of(context, session)
+    own = desired.hosts[host].agents.get(name)
+    return (own.command if own is not None else None) or agents[name].command
+
+
+def _sessions(desired: Desired, host: str) -> dict[str, Session]:
+    return {name: session for name, session in desired.sessions.items() if session.host == host}
+
+
+def examined(
+    desired: Desired, agents: Mapping[str, Agent], names: Sequence[str], seen: Reached, facts: Facts, now: float,
+    channels: int,
+) -> Examined:  # fmt: skip
+    """The verdicts. `now` is our clock when the host told its own; `channels` is how many it opened at once."""
+    found = tuple(_agent(desired, agents, name, seen, facts) for name in names)
+    platform = f"{seen.system} {facts.values.get('arch', '')}".strip()
+    checks = [
+        Check("reach", True, f"{seen.user}@{seen.hostname}, {platform}"),
+        Check("shell", True, facts.values.get("shell", "") or "none is set"),
+        Check("path", True, seen.path),
+        _tmux(desired, seen, facts),
+        _git(facts),
+        *_directories(desired, seen),
+        *(_installed(agents[agent.name], agent, seen) for agent in found),
+        *(_login(agents[agent.name], agent) for agent in found if agent.path),
+        *(_retention(agents[agent.name], agent, seen, facts) for agent in found if agent.path),
+        _linger(seen, facts),
+        _disk(facts),
+        _clock(seen, now),
+        _sessions_at_once(seen, channels),
+    ]
+    kept = tuple(check for check in checks if check is not None)
+    return Examined(seen.name, "", seen.hostname, seen.user, platform, kept, found)
+
+
+def _agent(desired: Desired, agents: Mapping[str, Agent], name: str, seen: Reached, facts: Facts) -> AgentFound:
+    agent, command = agents[name], command_on(desired, agents, seen.name, name)
+    path = seen.commands.get(command, "")
+    version = None
+    if path and agent.version_args:
+        version = agent.parse_version(seen.versions.get(" ".join((command, *agent.version_args)), ""))
+    login = agent.login
+    if not path or not (login.files or login.variables):
+        return AgentFound(name, path, version)
+    how = [file for file in (f.replace("{home}", seen.home) for f in login.files) if facts.has("login", file)]
+    how += [variable for variable in login.variables if facts.has("variable", variable)]
+    how += [f"{variable}, by the specs" for variable in login.variables if variable in _given(desired, seen.name, name)]
+    return AgentFound(name, path, version, how[0] if how else "")
+
+
+def _given(desired: Desired, host: str, agent: str) -> set[str]:
+    """The variables that specs set for an agent on a host."""
+    own, spec = desired.hosts[host].agents.get(agent), desired.agents.get(agent)
+    found = {*desired.hosts[host].env, *(own.env if own else ()), *(spec.env if spec else ())}
+    return found.union(*(s.env for s in _sessions(desired, host).values() if s.agent == agent))
+
+
+def _tmux(desired: Desired, seen: Reached, facts: Facts) -> Check:
+    host = desired.hosts[seen.name]
+    needed = any((s.strategy or host.strategy) == "tmux" for s in _sessions(desired, seen.name).values())
+    said = facts.values.get("tmux", "") or seen.tmux
+    match = re.search(r"(\d+)\.(\d+)", said)
+    if match and (int(match[1]), int(match[2])) >= TMUX:
+        return Check("tmux", True, said)
+    what = f"{said} is older than {TMUX[0]}.{TMUX[1]}" if match else "there is no tmux"
+    remedy = f'{_installer(facts, "tmux")}; or strategy = "process"'
+    return Check("tmux", False if needed else None, what, remedy)
+
+
+def _installer(facts: Facts, package: str) -> str:
+    for manager, command in _INSTALL.items():
+        if facts.has("has", manager):
+            root = facts.values.get("uid") == "0"
+            return f"{command.removeprefix('sudo ') if root else command} {package}"
+    return f"install {package}"
+
+
+def _git(facts: Facts) -> Check:
+    said = facts.values.get("git", "")
+    return Check("git", True, said) if said else Check("git", None, "there is no git", _installer(facts, "git"))
+
+
+def _directories(desired: Desired, seen: Reached) -> list[Check]:
+    found = []
+    for name, session in _sessions(desired, seen.name).items():
+        workdir = workdir_of(desired, session)
+        if workdir in seen.directories and not seen.directories[workdir]:
+            there = f"~/{quote(workdir[2:])}" if workdir.startswith("~/") else quote(workdir)
+            remedy = f"reconciler exec {seen.name} -- sh -c {quote(f'mkdir -p {there}')}"
+            found.append(Check("workdir", False, f"session.{name}: there is no directory {workdir}", remedy))
+    return found
+
+
+def _installed(agent: Agent, found: AgentFound, seen: Reached) -> Check:
+    if not found.path:
+        remedy = f"reconciler doctor {seen.name} --install {found.name}" if agent.install else "install it"
+        return Check(found.name, False, f"{agent.command} is not on the PATH of {seen.name}", remedy)
+    version = found.version or "of an unknown version"
+    known = agent.known_versions
+    if known and found.version and not found.version.startswith(known):
+        return Check(found.name, None, f"{found.path}, {version}: the driver was verified with {known}")
+    return Check(found.name, True, f"{found.path}, {version}")
+
+
+def _login(agent: Agent, found: AgentFound) -> Check | None:
+    if found.login is None:
+        return None
+    name = f"{found.name} login"
+    if found.login:
+        return Check(name, True, found.login)
+    return Check(name, None, "nothing shows that it is logged in", f"on the host: {agent.login.command}")
+
+
+def _retention(agent: Agent, found: AgentFound, seen: Reached, facts: Facts) -> Check | None:
+    if agent.login.retention is None:
+        return None
+    file, _, advice = agent.login.retention
+    if facts.has("text", file.replace("{home}", seen.home)):
+        return None
+    return Check(f"{found.name} retention", None, *_halves(advice))
+
+
+def _halves(advice: str) -> tuple[str, str]:
+    what, _, remedy = advice.partition(": ")
+    return what, remedy
+
+
+def _linger(seen: Reached, facts: Facts) -> Check | None:
+    if facts.values.get("linger") != "no" or facts.values.get("uid") == "0":
+        return None
+    what = "systemd ends what a user left running at logout where it is set to (KillUserProcesses)"
+    return Check("linger", None, what, f"reconciler exec {seen.name} -- sudo loginctl enable-linger {seen.user}")
+
+
+def _disk(facts: Facts) -> Check | None:
+    said = facts.values.get("disk", "")
+    if not said.isdigit():
+        return Check("disk", None, "nobody can tell how much is free")
+    free = int(said)
+    words = f"{free / 1_000_000:.1f} GB free in the home"
+    return Check("disk", False if free < _FULL else None if free < _TIGHT else True, words,
+                 "" if free >= _TIGHT else "make room")  # fmt: skip
+
+
+def _clock(seen: Reached, now: float) -> Check:
+    skew = seen.now - now
+    if abs(skew) <= _SKEW:
+        return Check("clock", True, "as ours")
+    word = "ahead" if skew > 0 else "behind"
+    return Check("clock", None, f"its clock is {abs(skew):.0f} s {word} of ours", "sudo timedatectl set-ntp true")
+
+
+def _sessions_at_once(seen: Reached, channels: int) -> Check:
+    if channels >= _CHANNELS:
+        return Check("channels", True, f"{channels} at once on one connection")
+    what = f"its sshd opens only {channels} sessions on one connection"
+    return Check("channels", None, what, "in its sshd_config: MaxSessions 10")
+
+
+def examined_json(found: Sequence[Examined]) -> dict[str, Any]:
+    """The document that `doctor --json` prints, format 1.0."""
+    return {
+        "format_version": "1.0",
+        "hosts": [
+            {
+                "name": host.name, "reachable": not host.error, "error": host.error or None,
+                "hostname": host.hostname or None, "user": host.user or None, "platform": host.platform or None,
+                "checks": [
+                    {"name": c.name, "ok": c.ok, "message": c.message, "remedy": c.remedy} for c in host.checks
+                ],
+                "agents": [
+                    {"name": a.name, "found": bool(a.path), "path": a.path or None, "version": a.version,
+                     "login": a.login} for a in host.agents
+                ],
+            }
+            for host in found
+        ],
+    }  # fmt: skip
