@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
+from reconciler.core import ssh_keywords
 from reconciler.core.diagnostics import did_you_mean, suggest
 from reconciler.core.merge import KINDS, Entry, Raw
 from reconciler.core.notifier_spec import FORGES
@@ -64,6 +65,21 @@ def _check_host(raw: Raw, entry: Entry, host: Host) -> None:
         raw.findings.about(entry, ("transport",), "`local` is this machine: it has no other transport", detail)
     for agent in host.agents:
         _known(raw, entry, ("agents", agent), "agent", agent, _agents(raw))
+    for key, value in host.ssh_options.items():
+        _check_ssh_option(raw, entry, host, key, value)
+
+
+def _check_ssh_option(raw: Raw, entry: Entry, host: Host, key: str, value: object) -> None:
+    at: Path = ("ssh_options", key)
+    word = ssh_keywords.known(key)
+    if word is None:
+        hint = did_you_mean(key, ssh_keywords.KEYWORDS)
+        raw.findings.about(entry, at, f"`{key}` is no option of ssh_config{hint}", "see `man ssh_config`", part="key")
+    elif host.transport == "ssh" and word not in ssh_keywords.BUILT_IN:
+        detail = 'a key of `[hosts]` may say it; else transport = "openssh" gives it to the system\'s `ssh`'
+        raw.findings.about(entry, at, f"the built-in SSH does not know `{word}`", detail, part="key")
+    if isinstance(value, str) and (not value.isprintable() or not value.strip()):
+        raw.findings.about(entry, at, f"`{key}` has to be one line of text")
 
 
 def _check_agent(raw: Raw, entry: Entry, agent: AgentSpec) -> None:

@@ -15,10 +15,10 @@ from reconciler.core.spec import Desired, Session, Sync
 TABLES = ("group_chats", "playbooks")
 DEFAULTS_TABLES = ("group_chat",)
 STRATEGIES = ("tmate", "remote_control", "node")
-TRANSPORTS = ("openssh",)
-HOST_KEYS = ("node", "ssh_options")
+TRANSPORTS: tuple[str, ...] = ()
+HOST_KEYS = ("node",)
 SESSION_KEYS = ("workspace",)
-AUTH_TYPES = ("password",)
+AUTH_TYPES: tuple[str, ...] = ()
 SYNC_KEYS = ("history",)  # other values than the default
 ADDRESS_KINDS = ("host", "agent", "group_chat", "playbook")  # of [[moved]] and [[removed]]
 

@@ -282,6 +282,9 @@ def _arguments(options: SshOptions, base: _Base, keys: Sequence[object]) -> dict
     interval: object = options.keepalive_interval
     if interval == SshOptions.keepalive_interval:
         interval = base.config.get("ServerAliveInterval", interval)
+    count: object = options.keepalive_count
+    if count == SshOptions.keepalive_count:
+        count = base.config.get("ServerAliveCountMax", count)
     arguments: dict[str, Any] = {
         "client_keys": list(keys) or None,
         "agent_path": None,
@@ -302,7 +305,7 @@ def _arguments(options: SshOptions, base: _Base, keys: Sequence[object]) -> dict
         "connect_timeout": None,
         "login_timeout": 0,
         "keepalive_interval": interval,
-        "keepalive_count_max": options.keepalive_count,
+        "keepalive_count_max": count,
     }
     if base.config.get("Ciphers") is None:
         arguments["encryption_algs"] = "^aes128-gcm@openssh.com"

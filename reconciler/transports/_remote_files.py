@@ -4,6 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
+from collections.abc import Sequence
+
+from reconciler.transports import Completed
+from reconciler.transports import _failures as failures
+
+# A file moves at no less than this, in bytes a second, before reading or writing it counts as stuck.
+_SLOWEST = 250_000
 
 _EXPAND = """
 LC_ALL=C; export LC_ALL
@@ -64,3 +72,37 @@ def failed_write(word: str, err: bytes, path: str) -> OSError | None:
 
 def _os_error(number: int, path: str) -> OSError | None:
     return OSError(number, os.strerror(number), path) if number else None
+
+
+class RemoteFiles:
+    """`read` and `write` of a transport that can `run`."""
+
+    name: str
+
+    async def run(
+        self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 30.0, limit: int = 16_000_000
+    ) -> Completed:
+        """See `Transport`."""
+        raise NotImplementedError
+
+    async def read(self, path: str, limit: int = 16_000_000) -> bytes:
+        """A whole file (`~/` is the far home). FileNotFoundError, PermissionError as for `open`."""
+        nonce = secrets.token_hex(8)
+        argv = ("sh", "-c", READ, "read", nonce, path, str(limit + 1))
+        done = await self.run(argv, timeout=30.0 + limit / _SLOWEST, limit=limit + 65536)
+        word, data = answer(nonce, done.out)
+        if error := failed_read(word, path):
+            raise error
+        if done.exit:
+            raise OSError(5, failures.printable(done.err.decode(errors="replace")), path)
+        if len(data) > limit:
+            raise failures.overrun(self.name, ("read", path), limit)
+        return data
+
+    async def write(self, path: str, data: bytes, mode: int = 0o600) -> None:
+        """Replace a file by way of a temporary name beside it and a rename; errors as for `open`."""
+        nonce = secrets.token_hex(8)
+        argv = ("sh", "-c", WRITE, "write", nonce, path, f"{mode:o}", str(len(data)))
+        done = await self.run(argv, stdin=data, timeout=30.0 + len(data) / _SLOWEST)
+        if error := failed_write(answer(nonce, done.out)[0], done.err, path):
+            raise error

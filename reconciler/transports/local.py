@@ -33,6 +33,11 @@ class LocalTransport:
         self._home = self._env.get("HOME") or os.path.expanduser("~")
         self._channels: set[_LocalChannel] = set()
 
+    @property
+    def home(self) -> str:
+        """The home directory that programs start in."""
+        return self._home
+
     async def run(
         self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 30.0, limit: int = 16_000_000
     ) -> Completed:

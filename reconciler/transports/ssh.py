@@ -5,21 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import secrets
 from collections.abc import Mapping, Sequence
 
 from reconciler.transports import Completed, _asyncssh, _terminal
 from reconciler.transports import _failures as failures
 from reconciler.transports._login_shell import command_line
-from reconciler.transports._remote_files import READ, WRITE, answer, failed_read, failed_write
+from reconciler.transports._remote_files import RemoteFiles
 from reconciler.transports._ssh_options import SshOptions, from_spec
 from reconciler.transports._ssh_sessions import Collector, Session, Stream
 
 __all__ = ["SshOptions", "SshTransport", "connect", "from_spec"]
 
 _OPEN_TIMEOUT = 30.0
-# A file moves at no less than this, in bytes a second, before reading or writing it counts as stuck.
-_SLOWEST = 250_000
 # What programs leave switched on when the line to them breaks: alternate screen, hidden cursor, mouse, paste.
 _CALM_TERMINAL = b"\x1b[?1049l\x1b[?25h\x1b[0m\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?2004l\r\n"
 
@@ -33,7 +30,7 @@ async def connect(name: str, host: SshOptions, *, env: Mapping[str, str] | None 
     return SshTransport(name, await _asyncssh.open_way(name, host, os.environ if env is None else env))
 
 
-class SshTransport:
+class SshTransport(RemoteFiles):
     """An open connection; `connect` makes it."""
 
     def __init__(self, name: str, way: list[_asyncssh.Connection]) -> None:
@@ -93,28 +90,6 @@ class SshTransport:
         if session.exit is None:
             raise failures.dropped(self.name, str(session.lost or ""))
         return session.exit
-
-    async def read(self, path: str, limit: int = 16_000_000) -> bytes:
-        """A whole file (`~/` is the far home). FileNotFoundError, PermissionError as for `open`."""
-        nonce = secrets.token_hex(8)
-        argv = ("sh", "-c", READ, "read", nonce, path, str(limit + 1))
-        done = await self.run(argv, timeout=30.0 + limit / _SLOWEST, limit=limit + 65536)
-        word, data = answer(nonce, done.out)
-        if error := failed_read(word, path):
-            raise error
-        if done.exit:
-            raise OSError(5, failures.printable(done.err.decode(errors="replace")), path)
-        if len(data) > limit:
-            raise failures.overrun(self.name, ("read", path), limit)
-        return data
-
-    async def write(self, path: str, data: bytes, mode: int = 0o600) -> None:
-        """Replace a file by way of a temporary name beside it and a rename; errors as for `open`."""
-        nonce = secrets.token_hex(8)
-        argv = ("sh", "-c", WRITE, "write", nonce, path, f"{mode:o}", str(len(data)))
-        done = await self.run(argv, stdin=data, timeout=30.0 + len(data) / _SLOWEST)
-        if error := failed_write(answer(nonce, done.out)[0], done.err, path):
-            raise error
 
     async def close(self) -> None:
         """Close the connection and those it goes through; safe to call twice."""

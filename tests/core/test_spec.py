@@ -337,14 +337,14 @@ fleet interval "1m" ok | fleet archive "s3://bucket/x" ok | fleet notify_after "
 notifiers.n kind "message" ok | notifiers.n url "json://${env:A}@x" ok | notifiers.n events ["waiting"] ok
 notifiers.n select "a=b" ok | notifiers.f kind "gitlab" ok | notifiers.f repository "x/y" ok
 notifiers.f token "${env:A}" ok | notifiers.f url "https://git.example.com/api/v1" ok
-hosts.h address "x" ok | hosts.h transport "openssh" not-implemented | hosts.h transport "local" ok
+hosts.h address "x" ok | hosts.h transport "openssh" ok | hosts.h transport "local" ok
 hosts.h ssh_config false ok | hosts.h ssh_config "x" ok | hosts.h port 23 ok | hosts.h user "me" ok
 hosts.h auth {type="key",path="x",passphrase="${env:A}"} ok | hosts.h auth {type="agent"} ok
-hosts.h auth {type="password",password="x"} not-implemented
+hosts.h auth {type="password",password="x"} ok
 hosts.h host_key_policy "strict" ok | hosts.h host_key_policy "accept_new" ok | hosts.h host_key_policy "accept_all" ok
 hosts.h host_key "SHA256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA" ok | hosts.h known_hosts_path "x" ok
 hosts.h connection_timeout "1s" ok | hosts.h keepalive_interval "1s" ok | hosts.h keepalive_count 4 ok
-hosts.h compression true ok | hosts.h ssh_options {ServerAliveInterval=60} not-implemented | hosts.h ssh_options {} ok
+hosts.h compression true ok | hosts.h ssh_options {ServerAliveInterval=60} ok | hosts.h ssh_options {} ok
 hosts.h workdir "/" ok | hosts.h path_map {"/a"="/b"} ok | hosts.h env {A="b"} ok | hosts.h shell "sh" ok
 hosts.h strategy "process" ok | hosts.h strategy "tmate" not-implemented | hosts.h strategy "node" not-implemented
 hosts.h strategy "remote_control" not-implemented

@@ -577,3 +577,38 @@ async def test_files_that_may_not_be_touched_are_permission_errors(desk: Desk, f
                 await transport.read(path)
         with pytest.raises(PermissionError):
             await transport.write("/etc/x", b"x")
+
+
+# --- passwords ---
+
+
+@pytest.fixture(scope="module")
+def locked(fleet: Fleet) -> Host:
+    """A host that takes a password and no key."""
+    made = fleet.host("locked")
+    if not fleet.namespaces:
+        pytest.skip("a password of its own needs a host made of namespaces: run the tests as root")
+    state = fleet.root / "hosts" / "locked"
+    hashed = subprocess.run(
+        ["openssl", "passwd", "-6", "-stdin"], input="correct horse\n", capture_output=True, text=True, check=True
+    ).stdout.strip()
+    shadow = (state / "shadow").read_text().replace(f"{made.user}:*:", f"{made.user}:{hashed}:")
+    (state / "shadow").write_text(shadow)
+    config = (state / "sshd_config").read_text().replace("PasswordAuthentication no", "PasswordAuthentication yes")
+    (state / "sshd_config").write_text(config + "PubkeyAuthentication no\n")
+    made.reboot()
+    return made
+
+
+async def test_a_password_lets_in_and_a_wrong_one_is_named_and_never_shown(desk: Desk, locked: Host) -> None:
+    assert await works(desk, SshOptions(locked.address, user=locked.user, port=locked.port, password="correct horse"))
+    error = await fails(desk, SshOptions(locked.address, user=locked.user, port=locked.port, password="s3cr3t"))
+    assert error.code == "auth-denied"
+    assert "a password" in error.message
+    assert "s3cr3t" not in error.message + error.remedy
+    assert not error.retry
+
+
+async def test_without_a_password_it_is_not_asked_for(desk: Desk, locked: Host) -> None:
+    error = await fails(desk, SshOptions(locked.address, user=locked.user, port=locked.port))
+    assert error.code == "auth-denied"
