@@ -127,7 +127,8 @@ class Leases:
         held = [e for e in results if isinstance(e, LeaseHeldError)]
         for connection, error in zip(found, results, strict=True):
             if isinstance(error, HostError | OperationError):
-                self.failed[connection.name] = error
+                if patience[connection] != PATIENCE:  # nothing is to be done on the others
+                    self.failed[connection.name] = error
             elif isinstance(error, BaseException) and not isinstance(error, LeaseHeldError):
                 raise error
         if held:
@@ -142,12 +143,17 @@ class Leases:
         if name not in self._asking:
             self._to_tell.discard(name)
             self._asking[name] = asyncio.create_task(self._acquire(connection))
-            self._asking[name].add_done_callback(lambda _: self._asking.pop(name))
+            self._asking[name].add_done_callback(lambda task: self._answered(name, task))
         try:
             async with asyncio.timeout(patience):
                 await asyncio.shield(self._asking[name])
         except TimeoutError:
             raise OperationError(f"{name} did not answer within {patience:.0f} s", code="timeout", retry=True) from None
+
+    def _answered(self, name: str, task: asyncio.Task[None]) -> None:
+        del self._asking[name]
+        if not task.cancelled() and task.exception() is None:
+            self.failed.pop(name, None)
 
     async def _acquire(self, connection: Connection, dead: str = "") -> None:
         nonce = secrets.token_hex(8)
