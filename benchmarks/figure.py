@@ -10,16 +10,23 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+# How a unit is made of seconds, of bytes, or of plain numbers.
+UNITS = {"s": 1.0, "ms": 1e3, "µs": 1e6, "kB": 1e-3, "MB": 1e-6, "": 1.0}
+
 
 @dataclass(frozen=True)
 class Figure:
-    """One ratio: median of ours over median of the floor, with the gate it has to stay below."""
+    """One ratio: median of ours over median of the floor, with the gate it has to stay below.
+
+    `ours` and `floor` are seconds, bytes or plain numbers; `unit` is what they are printed in.
+    """
 
     name: str
     ours: float
     floor: float
     gate: float
     note: str = ""
+    unit: str = "ms"
 
     @property
     def ratio(self) -> float:
@@ -30,8 +37,11 @@ class Figure:
         verdict = "ok" if self.ratio <= self.gate else "MISSED"
         return (
             f"{self.name}: {self.ratio:.2f}x (gate {self.gate:g}x, {verdict}); "
-            f"ours {self.ours * 1000:.1f} ms, floor {self.floor * 1000:.1f} ms. {self.note}"
+            f"ours {self._printed(self.ours)}, floor {self._printed(self.floor)}. {self.note}"
         )
+
+    def _printed(self, value: float) -> str:
+        return f"{value * UNITS[self.unit]:.1f} {self.unit}".rstrip()
 
 
 def in_turn(ours: Callable[[], float], floor: Callable[[], float], runs: int) -> tuple[float, float]:
