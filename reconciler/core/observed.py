@@ -141,7 +141,9 @@ def _bad(name: str, why: str, code: str = "look-failed") -> HostError:
 
 def clean(text: object, limit: int = 4096) -> str:
     """Text of a host as it may be shown: no control characters, bounded."""
-    return "".join(c for c in str(text)[:limit] if c.isprintable())
+    words = str(text)[:limit]
+    # Nearly always there is nothing to take out, and a look has dozens of these.
+    return words if words.isprintable() else "".join(c for c in words if c.isprintable())
 
 
 @dataclass

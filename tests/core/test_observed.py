@@ -202,6 +202,10 @@ class TestHostileText:
     def test_clean_is_bounded(self) -> None:
         assert clean("a" * 9999, 10) == "a" * 10
 
+    @given(st.text() | st.text(st.sampled_from("ab\x1b\n\u202e\ud800")), st.integers(0, 20))
+    def test_clean_takes_out_what_cannot_be_printed_and_nothing_else(self, text: str, limit: int) -> None:
+        assert clean(text, limit) == "".join(c for c in text[:limit] if c.isprintable())
+
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
