@@ -90,6 +90,8 @@ class Leases:
         self._held: dict[str, tuple[Connection, Credentials]] = {}
         self._to_tell: set[str] = set()
         self._asking: dict[str, asyncio.Task[None]] = {}
+        self._rounds = asyncio.Lock()
+        self._slow: dict[str, float] = {}  # when hosts that were too slow were asked
         self.failed: dict[str, HostError | OperationError] = {}
         self._keeper: asyncio.Task[None] | None = None
 
@@ -119,36 +121,61 @@ class Leases:
     async def acquire(self, connections: Iterable[Connection], others: Iterable[Connection] = ()) -> None:
         """All of them, or none: LeaseHeldError when another controller holds one. A silent host is kept as failed,
         and `others` have to answer soon. What is held already is kept, and not asked for again."""
-        patience = dict.fromkeys(connections, TTL) | dict.fromkeys(others, PATIENCE)
-        found = [c for c in patience if c.name not in self._held or c.name in self._to_tell]
-        for connection in found:
-            self.failed.pop(connection.name, None)
-        results = await asyncio.gather(*(self._once(c, patience[c]) for c in found), return_exceptions=True)
-        held = [e for e in results if isinstance(e, LeaseHeldError)]
-        for connection, error in zip(found, results, strict=True):
-            if isinstance(error, HostError | OperationError):
-                if patience[connection] != PATIENCE:  # nothing is to be done on the others
-                    self.failed[connection.name] = error
-            elif isinstance(error, BaseException) and not isinstance(error, LeaseHeldError):
-                raise error
-        if held:
-            await self.give_back(connection.name for connection in found)
-            raise held[0]
+        asked: list[str] = []
+        own = self._ask([c for c in connections if not self._has(c)], asked)
+        results = await asyncio.gather(own, self._ask_others(others, asked), return_exceptions=True)
+        errors = [error for error in results if error is not None]
+        if any(isinstance(error, LeaseHeldError) for error in errors):
+            await self.give_back(asked)
+        if errors:
+            raise errors[0]
         if self._keeper is None:
             self._keeper = asyncio.create_task(self._keep())
 
-    async def _once(self, connection: Connection, patience: float) -> None:
-        """One request a host at a time, whoever waits for it."""
+    def _has(self, connection: Connection) -> bool:
+        return connection.name in self._held and connection.name not in self._to_tell
+
+    async def _ask(self, found: list[Connection], asked: list[str]) -> None:
+        asked += [connection.name for connection in found]
+        for connection in found:
+            self.failed.pop(connection.name, None)
+        tasks = [self._request(connection) for connection in found]
+        if tasks:
+            await asyncio.wait(tasks)  # not `gather`: somebody else may wait for them too when this is cancelled
+        for connection, task in zip(found, tasks, strict=True):
+            error = task.exception()
+            if isinstance(error, LeaseHeldError):
+                raise error
+            if isinstance(error, HostError | OperationError):
+                self.failed[connection.name] = error
+            elif error is not None:
+                raise error
+
+    async def _ask_others(self, others: Iterable[Connection], asked: list[str]) -> None:
+        """Hosts on which nothing is to be done: one round of requests at a time, since the next finds what it brought.
+        Who did not answer is not waited for again within a lease's time; it may still answer."""
+        found = list(others)
+        if all(map(self._has, found)):
+            return
+        async with self._rounds:
+            now = asyncio.get_running_loop().time()
+            missing = [c for c in found if not self._has(c) and self._slow.get(c.name, now - TTL) <= now - TTL]
+            asked += [connection.name for connection in missing]
+            tasks = {self._request(connection): connection.name for connection in missing}
+            done, late = await asyncio.wait(tasks, timeout=PATIENCE) if tasks else (set(), set())
+            self._slow |= {tasks[task]: now for task in late}
+            for task in done:
+                if isinstance(error := task.exception(), LeaseHeldError):
+                    raise error
+
+    def _request(self, connection: Connection) -> asyncio.Task[None]:
+        """One request a host at a time, whoever waits for it; it outlives those who do not."""
         name = connection.name
         if name not in self._asking:
             self._to_tell.discard(name)
             self._asking[name] = asyncio.create_task(self._acquire(connection))
             self._asking[name].add_done_callback(lambda task: self._answered(name, task))
-        try:
-            async with asyncio.timeout(patience):
-                await asyncio.shield(self._asking[name])
-        except TimeoutError:
-            raise OperationError(f"{name} did not answer within {patience:.0f} s", code="timeout", retry=True) from None
+        return self._asking[name]
 
     def _answered(self, name: str, task: asyncio.Task[None]) -> None:
         del self._asking[name]

@@ -232,7 +232,7 @@ def test_a_task_is_complete_when_it_ends_well_and_the_next_prompt_goes_on(
     program.settled()
     assert site.opens("api") == ["turn"]
     program.write(spec + 'prompt = "MARK-two EXIT:3"\n')
-    program.apply(code=1)
+    print(program.apply(code=1))
     assert site.messages("api") == ["MARK-one", "MARK-two EXIT:3"]
     assert program.plan()["session.api"]["reason"] == "crashed"
     intact(site)
