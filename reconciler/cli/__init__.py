@@ -20,6 +20,7 @@ BUG = 70
 # In the order in which people need them.
 COMMANDS = {
     "init": "Write a starter spec.",
+    "import": "Hosts of your SSH config as tables of the specs.",
     "validate": "Check the specs, offline; every error with its place.",
     "doctor": "What each host lacks, with the command that fixes it.",
     "plan": "Show what would happen, and why.",
@@ -33,6 +34,10 @@ COMMANDS = {
     "attach": "Attach this terminal to a session; detaching leaves it running.",
     "exec": "Run a command on a host.",
     "shell": "A login shell on a host.",
+    "ls": "List a directory of a host.",
+    "cat": "Print a file of a host.",
+    "cp": "Copy a file from or to a host.",
+    "edit": "Edit a file of a host here.",
     "send": "Send a message to a session.",
     "transcript": "Read the conversation of a session.",
     "sync": "Copy what is new in the conversations into the archive; settle a divergence.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -43,19 +44,22 @@ prompt = "Say hello, then wait for what I ask you."
 
 def command(
     directory: Annotated[str, typer.Argument(metavar="DIR", help="Where to put the specs.")] = "specs",
-    discover: Annotated[bool, typer.Option("--discover", help="Read ~/.ssh/config and running sessions.")] = False,
+    discover: Annotated[
+        bool, typer.Option("--discover", help="Ask the hosts of the SSH config what they have; 5 s each, no question.")
+    ] = False,
+    config: Annotated[str, typer.Option("--config", metavar="FILE", help="The SSH config.")] = "~/.ssh/config",
 ) -> None:
     """Write a starter spec, with comments, into a directory."""
-    if discover:
-        typer.echo("error: `init --discover` is specified but not implemented yet", err=True)
-        raise typer.Exit(64)
     path = os.path.join(directory, FILE)
+    text = STARTER
     try:
         _refuse_existing(directory)
+        if discover:
+            text = _discovered(config)
         os.makedirs(directory, exist_ok=True)
         # "x": made by us or not at all, whatever else happens at the same time.
         with open(path, "x", encoding="utf-8") as file:
-            file.write(STARTER)
+            file.write(text)
     except FileExistsError as error:
         what = error.filename
         typer.echo(f"error: {what} exists; nothing was written\nhelp: edit it, or name another directory", err=True)
@@ -64,6 +68,23 @@ def command(
         typer.echo(f"error: {path} cannot be written: {error.strerror}", err=True)
         raise typer.Exit(1) from None
     typer.echo(f"Wrote {path}. Edit it, then run `reconciler plan{'' if directory == 'specs' else ' ' + directory}`.")
+
+
+def _discovered(config: str) -> str:
+    from reconciler.cli.common import run
+    from reconciler.core.discovered import Found, spec_text
+    from reconciler.core.printed import escaped
+    from reconciler.discovering import discover
+    from reconciler.ssh_configs import known_hosts_of
+
+    def told(found: Found) -> None:
+        words = found.error or (f"has {', '.join(found.agents)}" if found.agents else "has no agent on its PATH")
+        typer.echo(f"  {escaped(found.alias.name)}: {escaped(words)}", err=True)
+
+    path = os.path.expanduser(config)
+    hosts = [alias for alias in known_hosts_of(Path(path)) if not alias.only_git]
+    typer.echo(f"{path} names {len(hosts)} hosts; asking them:", err=True)
+    return spec_text(run(discover(hosts, path, told)), "default")
 
 
 def _refuse_existing(directory: str) -> None:

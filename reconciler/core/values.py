@@ -71,9 +71,14 @@ def _env(table: Mapping[str, str]) -> Mapping[str, str]:
     return table
 
 
-def _host_token(text: str) -> str:
+def is_host_token(text: str) -> bool:
+    """Whether it can stand for a host or a user on ssh's command line."""
     # ssh would read a leading `-` as an option, and whitespace as further words of a command.
-    if text.startswith("-") or not _HOST_TOKEN.fullmatch(text):
+    return not text.startswith("-") and _HOST_TOKEN.fullmatch(text) is not None
+
+
+def _host_token(text: str) -> str:
+    if not is_host_token(text):
         raise fail("must not be empty, begin with `-`, or hold spaces or control characters")
     return text
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from typing import Any
@@ -111,3 +113,64 @@ def test_a_command_reaches_the_host_word_for_word_and_its_exit_code_comes_back(p
     assert program.run("exec", "a", "--", "cat", stdin="through").stdout == "through"
     assert program.run("exec", "nowhere", "--", "true").returncode == 64
     assert program.run("shell", "a").returncode == 64
+
+
+def test_a_newcomer_finds_hosts_agents_and_what_runs_there_and_nothing_is_changed(program: Program, a: Host) -> None:
+    a.write("~/bin/codex", "#!/bin/sh\necho 'codex-cli 0.169.0'\n", mode=0o755)
+    a.write("~/.profile", 'PATH="$HOME/bin:$PATH"\n')
+    config = program.directory / "ssh_config"
+    text = program.fleet.ssh_config.read_text()
+    config.write_text(text + "\nHost gone\n HostName 127.0.0.1\n Port 9\nHost github.com\n User git\nHost *.internal\n")
+    before = program.fleet.known_hosts.read_text()
+    done = program.run("init", "found", "--discover", "--config", str(config))
+    assert done.returncode == 0, done.stderr
+    found = (program.directory / "found/fleet.toml").read_text()
+    assert "# agents there: codex\n[hosts.a]\n" in found
+    assert "# [hosts.gone]" in found
+    assert "github" not in found
+    assert program.fleet.known_hosts.read_text() == before
+    assert not (a.home / ".local/state/reconciler/default").exists()
+    assert program.run("validate", "found").returncode == 0
+    again = program.run("init", "found", "--discover", "--config", str(config))
+    assert again.returncode == 1
+
+
+def test_hosts_of_the_ssh_config_are_added_below_what_is_there(program: Program, a: Host) -> None:
+    config = program.directory / "ssh_config"
+    config.write_text("Host gpu-1 gpu-2 web\n User me\nHost *\n Port 22\n")
+    program.raw("# mine\n[hosts.web]  # by hand\n")
+    done = program.run("import", "ssh-config", "gpu-*", "--config", str(config), "--file", "specs/fleet.toml")
+    assert done.returncode == 0, done.stderr
+    text = (program.specs / "fleet.toml").read_text()
+    assert text == "# mine\n[hosts.web]  # by hand\n\n[hosts.gpu-1]\n\n[hosts.gpu-2]\n"
+    program.run("import", "ssh-config", "--config", str(config), "--file", "specs/fleet.toml")
+    assert (program.specs / "fleet.toml").read_text() == text
+    assert program.run("import", "putty").returncode == 64
+
+
+def test_files_of_a_host_are_listed_read_copied_and_edited(program: Program, a: Host) -> None:
+    program.write("")
+    a.write("~/notes/a file", "one\x1b[31m\n", mode=0o600)
+    assert "a file" in program.run("ls", "a:~/notes").stdout
+    assert program.run("ls", "a:~/nowhere").returncode != 0
+    assert program.run("cat", "a:~/notes/a file").stdout == "one\x1b[31m\n"
+    missing = program.run("cat", "a:~/nowhere")
+    assert (missing.returncode, "No such file" in missing.stderr) == (1, True)
+    (program.directory / "here").write_bytes(b"\x00\xff")
+    assert program.run("cp", "here", "a:~/notes/").returncode == 0
+    assert (a.home / "notes/here").read_bytes() == b"\x00\xff"
+    assert program.run("cp", "a:~/notes/here", "back").returncode == 0
+    assert (program.directory / "back").read_bytes() == b"\x00\xff"
+    assert program.run("cp", "here", "there").returncode == 64
+    program.env["EDITOR"] = "sed -i s/one/two/"
+    assert program.run("edit", "a:~/notes/a file").stdout == "a:~/notes/a file is written\n"
+    assert (a.home / "notes/a file").read_text() == "two\x1b[31m\n"
+    assert (a.home / "notes/a file").stat().st_mode & 0o777 == 0o600
+    program.env["EDITOR"] = f'sh -c \'echo mine >"$1"; echo theirs >"{a.home}/notes/a file"\' edit'
+    refused = program.run("edit", "a:~/notes/a file")
+    assert refused.returncode == 7
+    assert (a.home / "notes/a file").read_text() == "theirs\n"
+    kept = refused.stderr.partition("what you wrote is in ")[2].splitlines()[0]
+    with open(kept) as file:
+        assert file.read() == "mine\n"
+    shutil.rmtree(os.path.dirname(kept))
