@@ -132,6 +132,24 @@ def test_after_a_reboot_thirty_sessions_come_back_two_at_a_time(tmp_path: Path) 
     assert 1 <= most <= 2
 
 
+def test_a_whole_new_fleet_starts_with_one_lease_a_host_though_one_of_them_never_answers(tmp_path: Path) -> None:
+    hosts = ("local", *(f"h{number}" for number in range(30)))
+    sessions = {f"s{n}": SessionSpec(hosts[1 + n % 30], agent="mine", prompt="p") for n in range(60)}
+    fleet = FleetSpec(hosts, sessions)
+
+    async def story(world: World) -> None:
+        world.machines["h29"].up = False
+        wanted = [name for name, session in sessions.items() if session.host != "h29"]
+        async with running(world, fleet) as controller:
+            assert await until("all that can run", lambda: all(world.live(name) for name in wanted), 60) < 60
+            leases = [name for name, operation in controller.line.log if operation["OP"] == "lease"]
+            assert sorted(leases) == sorted(set(leases))
+            world.machines["h29"].up = True
+            await until("the rest", lambda: all(world.live(name) for name in sessions), 60)
+
+    tell(tmp_path, story, hosts)
+
+
 def test_a_session_that_fails_is_tried_less_and_less_and_a_new_revision_tries_at_once(tmp_path: Path) -> None:
     async def story(world: World) -> None:
         machine = world.machines["h1"]
