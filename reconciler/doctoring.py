@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import secrets
+import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
 
 from reconciler import drivers
 from reconciler.core.agent import Login
 from reconciler.core.checkup import Check, Examined, Facts, examined, parse_facts, questions, wanted_agents
-from reconciler.core.spec import Desired
+from reconciler.core.spec import Desired, Host
 from reconciler.errors import HostError, ReconcilerError
 from reconciler.hosts import Connection, Hosts
 from reconciler.observe import CONNECTS_AT_ONCE
 from reconciler.runtimes.operations import doctor_script
 from reconciler.transports import Transport
+from reconciler.transports.local import LocalTransport
 
 _CHANNELS = 6
 _INSTALL_TIMEOUT = 900.0  # seconds; npm on a slow line
@@ -44,7 +48,8 @@ async def _examine(connection: Connection, desired: Desired, name: str, everythi
         now = time.time()
         transport = await connection.transport()
         facts = await _facts(transport, seen.home, seen.path, [agents[agent].login for agent in wanted])
-        return examined(desired, agents, wanted, seen, facts, now, await _channels(transport))
+        said = await _configured(desired, name)
+        return examined(desired, agents, wanted, seen, facts, now, await _channels(transport), said)
     except ReconcilerError as error:
         return Examined(name, error.message, checks=(Check("reach", False, error.message, error.remedy),))
 
@@ -59,6 +64,22 @@ async def _facts(transport: Transport, home: str, path: str, logins: Sequence[Lo
             words += ["text", file.replace("{home}", home), text]
     done = await transport.run(("sh",), stdin=doctor_script(path, nonce, words).encode(), timeout=30.0)
     return parse_facts(nonce, done.out)
+
+
+async def _configured(desired: Desired, name: str) -> str:
+    """What the system's ssh makes of the user's configuration; nothing where it does not matter."""
+    command = _asking(desired.hosts[name], name)
+    with contextlib.suppress(HostError):
+        if command:
+            return (await LocalTransport().run(command, timeout=10.0)).out.decode(errors="replace")
+    return ""
+
+
+def _asking(host: Host, name: str) -> tuple[str, ...]:
+    if host.transport != "ssh" or host.ssh_config is False or shutil.which("ssh") is None:
+        return ()
+    file = ("-F", os.path.expanduser(host.ssh_config)) if isinstance(host.ssh_config, str) else ()
+    return ("ssh", "-G", *file, "--", host.address or name)
 
 
 async def _channels(transport: Transport) -> int:

@@ -28,6 +28,11 @@ Connect = Callable[[str, Host], Awaitable[Transport]]
 
 async def connect(name: str, host: Host) -> Transport:
     """The host by the transport that its spec names. Raises HostError."""
+    if host.host_key_policy == "accept_all" and host.host_key is None and host.transport != "local":
+        LOG.warning(
+            'warning: %s: host_key_policy = "accept_all": nobody proves that it is the right machine; '
+            '"accept_new", or host_key = "SHA256:…", does', name
+        )  # fmt: skip
     module = drivers.transport(host.transport)
     options = module.from_spec(name, host, resolve) if hasattr(module, "from_spec") else None
     return cast("Transport", await module.connect(name, options))

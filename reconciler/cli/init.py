@@ -75,6 +75,7 @@ def _discovered(config: str) -> str:
     from reconciler.core.discovered import Found, spec_text
     from reconciler.core.printed import escaped
     from reconciler.discovering import discover
+    from reconciler.errors import UsageError
     from reconciler.ssh_configs import known_hosts_of
 
     def told(found: Found) -> None:
@@ -82,7 +83,10 @@ def _discovered(config: str) -> str:
         typer.echo(f"  {escaped(found.alias.name)}: {escaped(words)}", err=True)
 
     path = os.path.expanduser(config)
-    hosts = [alias for alias in known_hosts_of(Path(path)) if not alias.only_git]
+    try:
+        hosts = [alias for alias in known_hosts_of(Path(path)) if not alias.only_git]
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}", remedy="--config FILE, or init without --discover") from None
     typer.echo(f"{path} names {len(hosts)} hosts; asking them:", err=True)
     return spec_text(run(discover(hosts, path, told)), "default")
 

@@ -124,15 +124,18 @@ def _sessions(desired: Desired, host: str) -> dict[str, Session]:
 
 def examined(
     desired: Desired, agents: Mapping[str, Agent], names: Sequence[str], seen: Reached, facts: Facts, now: float,
-    channels: int,
+    channels: int, said: str = "",
 ) -> Examined:  # fmt: skip
-    """The verdicts. `now` is our clock when the host told its own; `channels` is how many it opened at once."""
+    """The verdicts. `now` is our clock when the host told its own; `channels` is how many it opened at once, `said` is
+    what `ssh -G` prints of it."""
     found = tuple(_agent(desired, agents, name, seen, facts) for name in names)
     platform = f"{seen.system} {facts.values.get('arch', '')}".strip()
     checks = [
         Check("reach", True, f"{seen.user}@{seen.hostname}, {platform}"),
         Check("shell", True, facts.values.get("shell", "") or "none is set"),
         Check("path", True, seen.path),
+        transport_hint(said),
+        _trust(desired, seen),
         _tmux(desired, seen, facts),
         _git(facts),
         *_directories(desired, seen),
@@ -168,6 +171,32 @@ def _given(desired: Desired, host: str, agent: str) -> set[str]:
     own, spec = desired.hosts[host].agents.get(agent), desired.agents.get(agent)
     found = {*desired.hosts[host].env, *(own.env if own else ()), *(spec.env if spec else ())}
     return found.union(*(s.env for s in _sessions(desired, host).values() if s.agent == agent))
+
+
+def _trust(desired: Desired, seen: Reached) -> Check | None:
+    host = desired.hosts[seen.name]
+    if host.host_key_policy != "accept_all" or host.host_key is not None or host.transport == "local":
+        return None
+    what = "accept_all: nobody proves that it is the right machine"
+    return Check("trust", None, what, 'host_key_policy = "accept_new"')
+
+
+def transport_hint(said: str) -> Check | None:
+    """What in the user's own SSH configuration only the system's ssh honours; `said` is what `ssh -G` prints."""
+    values: dict[str, list[str]] = {}
+    for line in said.splitlines():
+        key, _, value = line.partition(" ")
+        values.setdefault(key, []).append(value)
+    found = []
+    if values.get("pkcs11provider", ["none"])[0] not in ("none", ""):
+        found.append("PKCS11Provider")
+    shares = values.get("controlmaster", ["false"])[0] not in ("false", "no")
+    if shares and values.get("controlpath", ["none"]) != ["none"]:
+        found.append("ControlMaster")
+    if not found:
+        return None
+    what = f"your SSH config has {' and '.join(found)}, which the built-in SSH does not use"
+    return Check("transport", None, what, 'transport = "openssh"')
 
 
 def _tmux(desired: Desired, seen: Reached, facts: Facts) -> Check:

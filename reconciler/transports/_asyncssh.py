@@ -31,6 +31,9 @@ _MOST_JUMPS = 8
 # Keys in hardware are for the agent, or for the system's own ssh.
 _DEFAULT_KEYS = ("id_rsa", "id_ecdsa", "id_ed25519")
 _ECDSA = ("ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521")
+_CERTIFICATES = tuple(
+    f"{kind}-cert-v01@openssh.com" for kind in ("ssh-ed25519", *_ECDSA, "rsa-sha2-512", "rsa-sha2-256")
+)
 _HOST_KEY_ALGS = ("ssh-ed25519", *_ECDSA, "rsa-sha2-512", "rsa-sha2-256")
 # Also what a pinned key is looked for under: a host shows one key per connection, of the first kind both know.
 _HOST_KEY_KINDS = (_HOST_KEY_ALGS, _ECDSA, ("rsa-sha2-512", "rsa-sha2-256"))
@@ -329,9 +332,9 @@ class _Trust:
             return {"known_hosts": None}
         trusted, authorities = ([], []) if self.at.pin else (self._known(""), self._known("cert-authority"))
         arguments: dict[str, Any] = {"known_hosts": (trusted, authorities, self._known("revoked"))}
-        if not authorities:
-            known = [alg.decode() for key in trusted for alg in key.sig_algorithms if alg != b"ssh-rsa"]
-            arguments["server_host_key_algs"] = list(dict.fromkeys([*known, *kind]))
+        known = [alg.decode() for key in trusted for alg in key.sig_algorithms if alg != b"ssh-rsa"]
+        certificates = _CERTIFICATES if authorities else ()
+        arguments["server_host_key_algs"] = list(dict.fromkeys([*certificates, *known, *kind]))
         return arguments
 
     def _known(self, marker: str) -> list[asyncssh.SSHKey]:

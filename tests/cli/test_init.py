@@ -9,6 +9,7 @@ import typer
 from typer.testing import CliRunner
 
 from reconciler.cli.init import command
+from reconciler.errors import UsageError
 from reconciler.sources.directory import load
 
 app = typer.Typer()
@@ -62,8 +63,8 @@ def test_a_file_in_the_way_is_an_error() -> None:
     assert Path("specs").read_text() == "x"
 
 
-def test_discover_is_not_implemented_yet() -> None:
-    result = CliRunner().invoke(app, ["--discover"])
-    assert result.exit_code == 64
-    assert "not implemented yet" in result.stderr
+def test_discover_without_an_ssh_config_says_so_and_writes_nothing() -> None:
+    result = CliRunner().invoke(app, ["--discover", "--config", "none"])
+    assert isinstance(result.exception, UsageError)
+    assert result.exception.message == "none: No such file or directory"
     assert not Path("specs").exists()

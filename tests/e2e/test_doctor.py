@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -125,7 +126,7 @@ def test_a_newcomer_finds_hosts_agents_and_what_runs_there_and_nothing_is_change
     done = program.run("init", "found", "--discover", "--config", str(config))
     assert done.returncode == 0, done.stderr
     found = (program.directory / "found/fleet.toml").read_text()
-    assert "# agents there: codex\n[hosts.a]\n" in found
+    assert re.search(r"# agents there: .*codex.*\n\[hosts\.a\]\n", found)
     assert "# [hosts.gone]" in found
     assert "github" not in found
     assert program.fleet.known_hosts.read_text() == before
@@ -174,3 +175,18 @@ def test_files_of_a_host_are_listed_read_copied_and_edited(program: Program, a: 
     with open(kept) as file:
         assert file.read() == "mine\n"
     shutil.rmtree(os.path.dirname(kept))
+
+
+def test_whoever_trusts_everybody_is_warned_on_every_run(program: Program, a: Host) -> None:
+    program.raw('[hosts.a]\nhost_key_policy = "accept_all"\n')
+    assert "warning: a: host_key_policy" in program.run("plan").stderr
+    assert checks(doctor(program, "a")["a"])["trust"]["ok"] is None
+
+
+def test_a_configuration_that_only_the_systems_ssh_honours_is_pointed_out(program: Program, a: Host) -> None:
+    config = program.directory / "ssh_config"
+    config.write_text(f"{program.fleet.ssh_config.read_text()}\nHost *\n ControlMaster auto\n ControlPath /tmp/x-%C\n")
+    program.raw(f'[hosts.a]\nssh_config = "{config}"\n')
+    assert checks(doctor(program, "a")["a"])["transport"]["remedy"] == 'transport = "openssh"'
+    program.raw(f'[hosts.a]\nssh_config = "{config}"\ntransport = "openssh"\n')
+    assert "transport" not in checks(doctor(program, "a")["a"])

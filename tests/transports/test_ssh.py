@@ -612,3 +612,53 @@ async def test_a_password_lets_in_and_a_wrong_one_is_named_and_never_shown(desk:
 async def test_without_a_password_it_is_not_asked_for(desk: Desk, locked: Host) -> None:
     error = await fails(desk, SshOptions(locked.address, user=locked.user, port=locked.port))
     assert error.code == "auth-denied"
+
+
+# --- certificates ---
+
+
+@pytest.fixture(scope="module")
+def certified(fleet: Fleet) -> tuple[Host, Path, Path]:
+    """A host that shows a certificate and trusts those of users; the authority's public key, and a user's own key."""
+    made = fleet.host("certified")
+    if not fleet.namespaces:
+        pytest.skip("its sshd is configured anew, which needs a host made of namespaces: run the tests as root")
+    state, place = fleet.root / "hosts" / "certified", fleet.root / "authority"
+    place.mkdir()
+    authority, mine = new_key(place / "ca"), new_key(place / "mine")
+
+    def sign(*words: str) -> None:
+        subprocess.run(["ssh-keygen", "-q", "-s", str(authority), *words], check=True, stdin=subprocess.DEVNULL)
+
+    (state / "host_key.pub").write_text(" ".join(made.public_host_key.split()[:2]) + "\n")
+    sign("-I", "host", "-h", "-n", made.address, str(state / "host_key.pub"))
+    sign("-I", "me", "-n", made.user, f"{mine}.pub")
+    shutil.copy(f"{authority}.pub", state / "users_ca.pub")
+    more = "HostCertificate /run/state/host_key-cert.pub\nTrustedUserCAKeys /run/state/users_ca.pub\n"
+    (state / "sshd_config").write_text((state / "sshd_config").read_text() + more)
+    (state / "authorized_keys").write_text("")
+    made.reboot()
+    return made, Path(f"{authority}.pub"), mine
+
+
+async def test_an_authority_stands_for_the_hosts_that_it_signed(
+    desk: Desk, certified: tuple[Host, Path, Path], host: Host
+) -> None:
+    made, authority, mine = certified
+    desk.known_hosts.write_text(f"@cert-authority 10.* {authority.read_text()}")
+    options = desk.options(made, identity=str(mine), host_key_policy="strict")
+    assert await works(desk, options)
+    assert (await fails(desk, desk.options(host, host_key_policy="strict"))).code == "host-key-unknown"
+    desk.known_hosts.write_text(f"@cert-authority 192.0.2.* {authority.read_text()}")
+    assert (await fails(desk, options)).code == "host-key-unknown"
+
+
+async def test_a_users_certificate_lies_beside_the_key_and_lets_in(
+    desk: Desk, certified: tuple[Host, Path, Path]
+) -> None:
+    made, _, mine = certified
+    assert await works(desk, desk.options(made, identity=str(mine)))
+    bare = desk.ssh / "bare"
+    shutil.copy(mine, bare)
+    bare.chmod(0o600)
+    assert (await fails(desk, desk.options(made, identity=str(bare)))).code == "auth-denied"
