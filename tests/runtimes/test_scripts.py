@@ -187,6 +187,30 @@ def stop(machine: Machine, credentials: Credentials, expect: int, strategy: str 
 # -- under every shell -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("words", "times", "starts"),
+    [
+        ("server exited unexpectedly", 3, True),
+        ("server exited unexpectedly", 99, False),
+        ("no space for new pane", 1, False),
+    ],
+)
+def test_a_tmux_server_that_is_on_its_way_out_is_waited_for(
+    anywhere: Machine, words: str, times: int, starts: bool
+) -> None:
+    count = anywhere.home / "count"
+    count.write_text("")
+    (anywhere.bin / "tmux").write_text(
+        f'#!/bin/sh\ncase " $* " in *" new-session "*) [ "$(wc -c <{count})" -ge {times} ] || '
+        f'{{ printf x >>{count}; echo "{words}" >&2; exit 1; }} ;; esac\nexec /usr/bin/tmux "$@"\n'
+    )
+    (anywhere.bin / "tmux").chmod(0o755)
+    answer = launch(anywhere, anywhere.lease(), ("sleep", "1000"), strategy="tmux")
+    assert answer["ok"] is starts
+    assert starts or words in answer["message"]
+    assert len(count.read_text()) == {3: 3, 99: 9, 1: 1}[times]
+
+
 @pytest.mark.parametrize("strategy", ["process", "tmux"])
 def test_a_session_is_launched_looked_at_and_stopped(machine: Machine, strategy: str) -> None:
     ours = machine.lease()

@@ -13,6 +13,17 @@ runtime_needs() {
 # three, would keep that from it.
 runtime_start() {
   tm kill-session -t "=$NAME" >/dev/null 2>&1
+  tries=0
+  until tmux_start; do
+    # Where that was the last session, the server may be on its way out, and who comes then is sent away with it.
+    tries=$((tries + 1))
+    case $out in *'server exited'* | *'no server running'* | *'lost server'* | *'error connecting'*) ;; *) tries=9 ;; esac
+    [ "$tries" -lt 9 ] || fail failed "tmux could not start the session: $out"
+    nap
+  done
+}
+
+tmux_start() {
   # shellcheck disable=SC2086,SC2016
   out=$(
     exec 4>&- 2>&1 </dev/null
@@ -24,7 +35,7 @@ runtime_start() {
       new-session -d -s "$NAME" -x 200 -y 50 sh -c 'trap : TERM INT; sh "$0"; exit $?' "$dir/launch" \; \
       set-option -t "=$NAME:" remain-on-exit on \; \
       set-option -t "=$NAME:" history-limit 20000
-  ) || fail failed "tmux could not start the session: $out"
+  )
 }
 
 runtime_key() { tm send-keys -t "=$NAME:" "$1" >/dev/null 2>&1; }
