@@ -80,11 +80,13 @@ def proven_dead(other: str) -> bool:
 class Leases:
     """The leases of one apply, kept alive while it works."""
 
-    def __init__(self, fleet: str, who: str, local: str = "", ttl: int = TTL) -> None:
+    def __init__(self, fleet: str, who: str, local: str = "", ttl: int = TTL, patience: float = PATIENCE) -> None:
         """`local` is `this_machine()` where the fleet has sessions on the host `local`, so that others learn it.
 
-        `ttl` are the seconds that a lease outlives its last renewal.
+        `ttl` are the seconds that a lease outlives its last renewal, `patience` those that hosts have on which nothing
+        is to be done.
         """
+        self._patience = patience
         self._base = Credentials(fleet, who, ttl=ttl)
         self._local = local
         self._held: dict[str, tuple[Connection, Credentials]] = {}
@@ -162,7 +164,7 @@ class Leases:
             missing = [c for c in found if not self._has(c) and self._slow.get(c.name, now - TTL) <= now - TTL]
             asked += [connection.name for connection in missing]
             tasks = {self._request(connection): connection.name for connection in missing}
-            done, late = await asyncio.wait(tasks, timeout=PATIENCE) if tasks else (set(), set())
+            done, late = await asyncio.wait(tasks, timeout=self._patience) if tasks else (set(), set())
             self._slow |= {tasks[task]: now for task in late}
             for task in done:
                 if isinstance(error := task.exception(), LeaseHeldError):
@@ -236,7 +238,7 @@ class Leases:
                 await self._keeper
             self._keeper = None
         if self._asking:
-            await asyncio.wait(list(self._asking.values()), timeout=PATIENCE)
+            await asyncio.wait(list(self._asking.values()), timeout=self._patience)
         await self.give_back(list(self._held))
 
 

@@ -6,7 +6,6 @@ import asyncio
 
 import pytest
 
-from reconciler import leases as module
 from reconciler.core.spec import Host
 from reconciler.errors import OperationError
 from reconciler.hosts import Connection
@@ -38,15 +37,10 @@ def connection(machine: Slow, name: str) -> Connection:
     return Connection(name, Host(), connect)  # type: ignore[arg-type]
 
 
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PATIENCE", 0.1)
-
-
 async def test_a_host_that_is_slow_to_give_its_lease_to_one_gives_it_to_another_who_needs_it() -> None:
     fast, slow = Slow(0), Slow(0.4)
     a, b = connection(fast, "a"), connection(slow, "b")
-    leases = Leases("acme", "me")
+    leases = Leases("acme", "me", patience=0.1)
     await asyncio.gather(leases.acquire([a], [b]), leases.acquire([b], [a]))
     assert (fast.asked, slow.asked) == (1, 1)
     assert leases.credentials("a").fence == leases.credentials("b").fence == 1
@@ -56,7 +50,7 @@ async def test_a_host_that_is_slow_to_give_its_lease_to_one_gives_it_to_another_
 async def test_a_lease_that_comes_late_counts_from_then_on() -> None:
     slow = Slow(0.3)
     a, b = connection(Slow(0), "a"), connection(slow, "b")
-    leases = Leases("acme", "me")
+    leases = Leases("acme", "me", patience=0.1)
     await leases.acquire([a], [b])
     with pytest.raises(OperationError):
         leases.credentials("b")
