@@ -662,3 +662,32 @@ async def test_a_users_certificate_lies_beside_the_key_and_lets_in(
     shutil.copy(mine, bare)
     bare.chmod(0o600)
     assert (await fails(desk, desk.options(made, identity=str(bare)))).code == "auth-denied"
+
+
+# --- IPv6 ---
+
+
+@pytest.fixture
+def six() -> Iterator[tuple[Host, str]]:
+    """A host at an IPv6 address, and the key that it lets in."""
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    with Fleet(namespaces=False) as made:
+        host = made.host("six", boot=False)
+        config = made.root / "hosts/six/sshd_config"
+        config.write_text(config.read_text().replace("ListenAddress 127.0.0.1", "ListenAddress ::1"))
+        host.address = "::1"
+        host.boot()
+        yield host, str(made.key)
+
+
+async def test_an_ipv6_address_is_reached_and_its_key_known_from_then_on(desk: Desk, six: tuple[Host, str]) -> None:
+    host, key = six
+    assert await works(desk, desk.options(host, identity=key))
+    assert desk.known()[0].startswith(f"[::1]:{host.port} ")
+    assert await works(desk, desk.options(host, identity=key, host_key_policy="strict"))
+    error = await fails(desk, desk.options(host, identity=key, port=1))
+    assert error.code == "refused"
+    assert "::1" in error.message
