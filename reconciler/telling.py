@@ -21,6 +21,7 @@ LOG = logging.getLogger(__name__)
 COLLECT = 5.0  # seconds within which what happens becomes one message
 RETRIES = (5.0, 60.0, 600.0)  # seconds between attempts; then it is given up, and said
 _MOST = 1000  # notices that wait for one notifier; what comes then is dropped
+_COMMITS = 20  # whose last verdict is remembered
 _KEY = "notices"
 
 
@@ -73,7 +74,9 @@ class Teller:
     def verdict(self, verdict: Verdict) -> None:
         """What became of a commit; the same again is no news."""
         if self._verdicts.get(verdict.commit) != verdict:
-            self._verdicts = {verdict.commit: verdict}
+            # The newest last; the one in force and one that is refused are told of in turn.
+            self._verdicts.pop(verdict.commit, None)
+            self._verdicts = dict([*self._verdicts.items()][-_COMMITS:]) | {verdict.commit: verdict}
             for post in self._posts.values():
                 post.put(verdict)
 

@@ -111,6 +111,19 @@ async def test_a_forge_hears_the_last_word_on_a_commit_and_each_only_once(server
     assert len(server.requests) == 1
 
 
+async def test_the_commit_in_force_and_one_that_is_refused_are_told_once_each(
+    server: Receiver, journal: Journal
+) -> None:
+    teller = Teller(journal, lambda _: None, collect=0.01)
+    teller.revised(specs(server.port, forge=True))
+    for _ in range(5):
+        teller.verdict(Verdict("a" * 40, "success", "done"))
+        teller.verdict(Verdict("b" * 40, "failure", "refused"))
+        await asyncio.sleep(0.05)
+    await teller.close()
+    assert sorted(request.document["state"] for request in server.requests) == ["failure", "success"]
+
+
 async def test_the_end_of_the_program_does_not_wait_for_who_never_answers(journal: Journal) -> None:
     with socket.create_server(("127.0.0.1", 0)) as hanging:  # takes connections, and says nothing
         teller = Teller(journal, lambda _: None, collect=0.01)
