@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-from pathlib import Path
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Annotated
 
 import typer
 
-from reconciler.cli._remote import LIMIT, place, reached, translated
+from reconciler.cli._remote import LIMIT, mode_of, place, reached, translated
 from reconciler.cli.common import Specs, load, run
 from reconciler.core.spec import Desired
-from reconciler.errors import OperationError, UsageError
+from reconciler.errors import UsageError
+from reconciler.transports import Transport
+from reconciler.transports.local import LocalTransport
 
 
 def command(
@@ -20,7 +22,7 @@ def command(
     target: Annotated[str, typer.Argument(metavar="[HOST:]PATH", help="Where to; a directory ends with `/`.")],
     directory: Specs = "specs",
 ) -> None:
-    """Copy one file. The target is replaced whole, or not at all."""
+    """Copy one file, with its permissions. The target is replaced whole, or not at all."""
     desired = load(directory)
     if place(desired, source) is None and place(desired, target) is None:
         raise UsageError("cp copies from or to a host", remedy="cp, without reconciler")
@@ -30,44 +32,26 @@ def command(
 async def _cp(desired: Desired, source: str, target: str) -> None:
     if target.endswith(("/", ":")):
         target += os.path.basename(source.rpartition(":")[2])
-    data, mode = await _read(desired, source)
-    found = place(desired, target)
-    if found is None:
-        await asyncio.to_thread(_write, Path(target), data, mode)
-        return
-    async with reached(desired, found[0]) as transport:
-        try:
-            await transport.write(found[1], data, mode)
-        except OSError as error:
-            raise translated(found[0], error) from None
+    async with _at(desired, source) as (transport, path):
+        data, mode = await transport.read(path, LIMIT), await mode_of(transport, path)
+    async with _at(desired, target) as (transport, path):
+        await transport.write(path, data, mode)
 
 
-async def _read(desired: Desired, source: str) -> tuple[bytes, int]:
-    found = place(desired, source)
-    if found is None:
-        return await asyncio.to_thread(_local, Path(source))
-    async with reached(desired, found[0]) as transport:
-        try:
-            return await transport.read(found[1], LIMIT), 0o644
-        except OSError as error:
-            raise translated(found[0], error) from None
-
-
-def _local(path: Path) -> tuple[bytes, int]:
+@asynccontextmanager
+async def _at(desired: Desired, text: str) -> AsyncIterator[tuple[Transport, str]]:
+    """The machine of `[HOST:]PATH` and the path there; what a file refuses is said in words."""
+    found = place(desired, text)
     try:
-        if path.stat().st_size > LIMIT:
-            raise OperationError(f"{path} is larger than {LIMIT >> 20} MiB", code="file", remedy="rsync")
-        return path.read_bytes(), path.stat().st_mode & 0o777
+        if found is None:
+            yield LocalTransport(), _whole(text)
+        else:
+            async with reached(desired, found[0]) as transport:
+                yield transport, found[1]
     except OSError as error:
-        raise OperationError(f"{path}: {error.strerror}", code="file") from None
+        raise translated(found[0] if found else "this machine", error) from None
 
 
-def _write(path: Path, data: bytes, mode: int) -> None:
-    beside = path.with_name(f".{path.name}.new")
-    try:
-        beside.write_bytes(data)
-        beside.chmod(mode)
-        beside.replace(path)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise OperationError(f"{path}: {error.strerror}", code="file") from None
+def _whole(path: str) -> str:
+    """From the directory that it was typed in: a transport begins in the home."""
+    return os.path.abspath(path)

@@ -162,6 +162,10 @@ def test_files_of_a_host_are_listed_read_copied_and_edited(program: Program, a: 
     assert (a.home / "notes/here").read_bytes() == b"\x00\xff"
     assert program.run("cp", "a:~/notes/here", "back").returncode == 0
     assert (program.directory / "back").read_bytes() == b"\x00\xff"
+    a.write("~/notes/secret", "x", mode=0o600)
+    assert program.run("cp", "a:~/notes/secret", "secret").returncode == 0
+    assert (program.directory / "secret").stat().st_mode & 0o777 == 0o600
+    assert "No such file" in program.run("cp", "nowhere", "a:~/notes/").stderr
     assert program.run("cp", "here", "there").returncode == 64
     program.env["EDITOR"] = "sed -i s/one/two/"
     assert program.run("edit", "a:~/notes/a file").stdout == "a:~/notes/a file is written\n"
