@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from reconciler.cli.common import declared_host
+from reconciler.core.printed import escaped
 from reconciler.core.spec import Desired
 from reconciler.errors import OperationError, UsageError
 from reconciler.hosts import Hosts
@@ -53,6 +54,4 @@ def translated(host: str, error: OSError) -> OperationError:
 
 def shown(data: bytes) -> bytes:
     """As it may go to a terminal: what a file holds gives it no orders."""
-    text = data.decode("utf-8", "replace")
-    kept = (c if c in "\n\t" or (c.isprintable() and c != "\x7f") else f"\\x{ord(c):02x}" for c in text)
-    return "".join(kept).encode()
+    return "".join(c if c in "\n\t" else escaped(c) for c in data.decode("utf-8", "replace")).encode()

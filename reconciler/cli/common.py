@@ -64,11 +64,17 @@ def session_name(desired: Desired, text: str) -> str:
     return name
 
 
-def declared_host(desired: Desired, text: str) -> str:
-    """The host that a person means by `NAME` or `host.NAME`. Raises UsageError, HostError where it is disabled."""
+def host_name(desired: Desired, text: str) -> str:
+    """The host that a person means by `NAME` or `host.NAME`. Raises UsageError."""
     name = text.removeprefix("host.")
     if name not in desired.hosts:
         raise UsageError(f"no host {name} in the specs", remedy=f"hosts: {', '.join(desired.hosts)}")
+    return name
+
+
+def declared_host(desired: Desired, text: str) -> str:
+    """The same, for something to be done there. Raises HostError where it is disabled."""
+    name = host_name(desired, text)
     if not desired.hosts[name].enabled:
         raise HostError(f"host.{name} is not enabled", code="disabled")
     return name
@@ -89,5 +95,5 @@ async def find(hosts: Hosts, desired: Desired, name: str) -> tuple[Connection, R
 
 __all__ = [
     "AsJson", "Directory", "Exclude", "Restart", "Select", "Specs", "Target", "colours", "declared_host", "find",
-    "load", "on_signals", "run", "selection", "session_name",
+    "host_name", "load", "on_signals", "run", "selection", "session_name",
 ]  # fmt: skip

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from reconciler import drivers
-from reconciler.cli.common import AsJson, Specs, colours, load, run
+from reconciler.cli.common import AsJson, Specs, colours, host_name, load, run
 from reconciler.core.checkup import Check, Examined, examined_json
 from reconciler.core.printed import escaped
 from reconciler.core.spec import Desired
@@ -47,10 +47,7 @@ def command(
 
 
 def _hosts(desired: Desired, which: list[str] | None) -> list[str]:
-    names = [text.removeprefix("host.") for text in which or ()]
-    for name in names:
-        if name not in desired.hosts:
-            raise UsageError(f"no host {name} in the specs", remedy=f"hosts: {', '.join(desired.hosts)}")
+    names = [host_name(desired, text) for text in which or ()]
     return names or [name for name, host in desired.hosts.items() if host.enabled]
 
 

@@ -18,7 +18,7 @@ from reconciler.errors import SourceError
 _LIMIT = 32 * 1024 * 1024
 _GRACE = 1.0
 # What would make git look elsewhere than at the repository it is told.
-_FOREIGN = (
+FOREIGN = (
     "GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES",
     "GIT_COMMON_DIR", "GIT_NAMESPACE", "GIT_SHALLOW_FILE", "GIT_GRAFT_FILE", "GIT_REPLACE_REF_BASE", "GIT_PREFIX",
     "GIT_QUARANTINE_PATH", "GIT_TRACE", "GIT_CURL_VERBOSE", "GIT_TRACE_CURL", "GIT_TRACE_PACKET", "GIT_EXTERNAL_DIFF",
@@ -53,7 +53,7 @@ class Git:
     """The git program for one repository. `origin` is `scheme://host` of the URL, where a password goes with it."""
 
     def __init__(self, origin: str = "", username: str = "", password: str = "") -> None:
-        self._env = {key: value for key, value in os.environ.items() if key not in _FOREIGN} | _ALWAYS
+        self._env = {key: value for key, value in os.environ.items() if key not in FOREIGN} | _ALWAYS
         self._config = [part for pair in _CONFIG for part in ("-c", pair)]
         if password:
             self._config += ["-c", f"credential.{origin}.helper=", "-c", f"credential.{origin}.helper={_HELPER}"]

@@ -7,19 +7,18 @@ import subprocess
 
 from reconciler.core.observed import clean
 from reconciler.errors import ReconcilerError, UsageError
+from reconciler.sources._git import FOREIGN
 
 _ENVIRONMENT = {
     "GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0", "GIT_LITERAL_PATHSPECS": "1", "GIT_PAGER": "cat",
     "LC_ALL": "C",
 }  # fmt: skip
-# Set by git for its hooks, and meant for another repository or place than the one that is asked about here.
-_FOREIGN = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR")
 
 
 def git(directory: str, *arguments: str, given: bytes = b"") -> bytes:
     """What `git -C directory ARGUMENTS` prints. Raises ReconcilerError(git) with the reason that git gives."""
     argv = ["git", "-C", directory, "-c", "core.quotePath=false", "-c", "core.fsmonitor=false", *arguments]
-    env = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
+    env = {name: value for name, value in os.environ.items() if name not in FOREIGN}
     try:
         done = subprocess.run(argv, input=given, capture_output=True, check=False, env={**env, **_ENVIRONMENT})
     except OSError as error:

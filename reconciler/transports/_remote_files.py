@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import errno
 import os
 import secrets
@@ -74,16 +75,16 @@ def _os_error(number: int, path: str) -> OSError | None:
     return OSError(number, os.strerror(number), path) if number else None
 
 
-class RemoteFiles:
+class RemoteFiles(abc.ABC):
     """`read` and `write` of a transport that can `run`."""
 
     name: str
 
+    @abc.abstractmethod
     async def run(
         self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 30.0, limit: int = 16_000_000
     ) -> Completed:
         """See `Transport`."""
-        raise NotImplementedError
 
     async def read(self, path: str, limit: int = 16_000_000) -> bytes:
         """A whole file (`~/` is the far home). FileNotFoundError, PermissionError as for `open`."""

@@ -18,6 +18,7 @@ from reconciler.errors import HostError
 from reconciler.transports.openssh import OpensshTransport, SshOptions, connect
 from tests.e2e._host import new_key
 from tests.e2e.fleet import Fleet, Host
+from tests.transports.desk import Desk
 
 pytestmark = pytest.mark.e2e
 
@@ -33,33 +34,20 @@ def host(fleet: Fleet) -> Host:
     return fleet.host("gpu")
 
 
-class Desk:
-    """A home to connect from, which knows no host yet; ssh is never told of the real one's files."""
+async def works(desk: Desk, options: SshOptions) -> bool:
+    transport = await connect("gpu", options, env=desk.env)
+    try:
+        return (await transport.run(("echo", "here"))).out == b"here\n"
+    finally:
+        await transport.close()
 
-    def __init__(self, home: Path, fleet: Fleet) -> None:
-        self.home, self.fleet = home, fleet
-        self.ssh = home / ".ssh"
-        self.ssh.mkdir(mode=0o700)
-        self.env = {**fleet.env, "HOME": str(home)}
-        self.known_hosts = self.ssh / "known_hosts"
 
-    def options(self, host: Host, **more: object) -> SshOptions:
-        words = {"user": host.user, "port": host.port, "identity": str(self.fleet.key), **more}
-        return SshOptions(host.address, **words)  # type: ignore[arg-type]
-
-    async def works(self, options: SshOptions) -> bool:
-        transport = await connect("gpu", options, env=self.env)
-        try:
-            return (await transport.run(("echo", "here"))).out == b"here\n"
-        finally:
-            await transport.close()
-
-    async def fails(self, options: SshOptions) -> HostError:
-        with pytest.raises(HostError) as caught:
-            await connect("gpu", options, env=self.env)
-        assert "gpu" in caught.value.message
-        assert "\n" not in caught.value.message + caught.value.remedy
-        return caught.value
+async def fails(desk: Desk, options: SshOptions) -> HostError:
+    with pytest.raises(HostError) as caught:
+        await connect("gpu", options, env=desk.env)
+    assert "gpu" in caught.value.message
+    assert "\n" not in caught.value.message + caught.value.remedy
+    return caught.value
 
 
 @pytest.fixture
@@ -83,42 +71,42 @@ def quietly(desk: Desk, *argv: str) -> None:
 
 
 async def test_an_unknown_key_is_stored_and_a_changed_one_refused_with_its_line(desk: Desk, host: Host) -> None:
-    assert await desk.works(desk.options(host))
+    assert await works(desk, desk.options(host))
     assert host.public_host_key in desk.known_hosts.read_text()
     other = new_key(desk.home / "other").with_suffix(".pub").read_text().split()[1]
     desk.known_hosts.write_text(desk.known_hosts.read_text().replace(host.public_host_key.split()[1], other))
-    error = await desk.fails(desk.options(host))
+    error = await fails(desk, desk.options(host))
     assert error.code == "host-key-changed"
     assert f"{desk.known_hosts}:1" in error.message
     assert error.remedy.startswith("if the change is expected: ssh-keygen -R")
-    assert await desk.works(desk.options(host, host_key_policy="accept_all"))
+    assert await works(desk, desk.options(host, host_key_policy="accept_all"))
 
 
 async def test_strict_takes_no_unknown_key(desk: Desk, host: Host) -> None:
-    error = await desk.fails(desk.options(host, host_key_policy="strict"))
+    error = await fails(desk, desk.options(host, host_key_policy="strict"))
     assert error.code == "host-key-unknown"
     assert not desk.known_hosts.exists()
 
 
 async def test_each_way_to_fail_has_its_name(desk: Desk, host: Host) -> None:
     stranger = str(new_key(desk.home / "stranger"))
-    assert (await desk.fails(desk.options(host, identity=stranger))).code == "auth-denied"
-    assert (await desk.fails(SshOptions("gpu.invalid"))).code == "name-not-resolved"
+    assert (await fails(desk, desk.options(host, identity=stranger))).code == "auth-denied"
+    assert (await fails(desk, SshOptions("gpu.invalid"))).code == "name-not-resolved"
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-        assert (await desk.fails(SshOptions("127.0.0.1", port=port))).code == "refused"
+        assert (await fails(desk, SshOptions("127.0.0.1", port=port))).code == "refused"
     with socket.create_server(("127.0.0.1", 0)) as silent:
         options = SshOptions("127.0.0.1", port=silent.getsockname()[1], connect_timeout=1.0)
-        assert (await desk.fails(options)).code == "timed-out"
+        assert (await fails(desk, options)).code == "timed-out"
     with socket.create_server(("127.0.0.1", 0)) as rude:
         threading.Thread(target=lambda: rude.accept()[0].close(), daemon=True).start()
-        assert (await desk.fails(SshOptions("127.0.0.1", port=rude.getsockname()[1]))).code == "protocol"
+        assert (await fails(desk, SshOptions("127.0.0.1", port=rude.getsockname()[1]))).code == "protocol"
 
 
 async def test_what_it_cannot_do_is_named_and_nothing_is_an_option_that_is_no_option(desk: Desk, host: Host) -> None:
     for more in ({"password": "x"}, {"passphrase": "x"}, {"host_key": "SHA256:" + "A" * 43}):
-        error = await desk.fails(desk.options(host, **more))
+        error = await fails(desk, desk.options(host, **more))
         assert (error.code, error.retry) == ("protocol", False)
         assert 'transport = "ssh"' in error.remedy
     mark = desk.home / "mark"
@@ -129,7 +117,7 @@ async def test_what_it_cannot_do_is_named_and_nothing_is_an_option_that_is_no_op
         with pytest.raises(HostError):
             await connect("gpu", desk.options(host, user=user), env=desk.env)
     assert not mark.exists()
-    error = await desk.fails(desk.options(host, ssh_options=(("NoSuchOption", "yes"),)))
+    error = await fails(desk, desk.options(host, ssh_options=(("NoSuchOption", "yes"),)))
     assert error.code == "protocol"
     assert "nosuchoption" in error.message.lower()
 
@@ -161,7 +149,7 @@ async def test_a_connection_that_the_user_has_open_is_used_and_left_open(desk: D
     quietly(desk, *theirs, "true")
     try:
         (master,) = masters(str(path))
-        assert await desk.works(SshOptions("box"))
+        assert await works(desk, SshOptions("box"))
         assert masters(str(path)) == [master]
     finally:
         quietly(desk, *theirs[:-1], "-O", "exit", "box")
