@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from typing import Any
 
 from tests.simulation.machine import Files, Machine
 from tests.simulation.stores import HOME
@@ -12,7 +14,7 @@ def look(machine: Machine, fleet: str, nonce: str, checks: list[tuple[str, str]]
     """What `reconciler_look` prints."""
     found: list[tuple[str, str, object]] = [("host", "-", _about(machine, fleet))]
     found += [("check", "link", {"value": old, "found": new}) for old, new in machine.links.items()]
-    found += [("pane", name, _pane(machine, name, incarnation)) for name, incarnation in machine.panes.items()]
+    found += [("pane", name, _pane(machine, name, *pane)) for name, pane in machine.panes.items()]
     for name, files in sorted(machine.sessions.items()):
         found += [(kind, name, data) for kind, data in _session(machine, name, files)]
     for files in machine.forgotten:
@@ -41,9 +43,9 @@ def _about(machine: Machine, fleet: str) -> dict[str, object]:
     }  # fmt: skip
 
 
-def _pane(machine: Machine, name: str, incarnation: int) -> dict[str, object]:
+def _pane(machine: Machine, name: str, incarnation: int, wrapper: asyncio.Task[Any]) -> dict[str, object]:
     noted = machine.sessions[name].processes.get(incarnation) if name in machine.sessions else None
-    dead = noted is not None and not machine.alive(noted)
+    dead = wrapper.done() if noted is None else not machine.alive(noted)
     return {"pid": 1, "dead": int(dead), "attached": 0, "title": ""}
 
 

@@ -82,7 +82,7 @@ class Machine:
         self.sessions: dict[str, Files] = {}
         self.forgotten: list[Files] = []
         self.programs: dict[int, Program] = {}
-        self.panes: dict[str, int] = {}
+        self.panes: dict[str, tuple[int, asyncio.Task[Any]]] = {}  # the incarnation in it, and its first process
         self.links: dict[str, str] = {}  # a name that a session had before -> the name it has
         self.arrived: list[Operation] = []
         self.power_after: int | None = None
@@ -386,9 +386,9 @@ class Machine:
         await self._put(lambda: setattr(files, "conversation", op["CONVERSATION"]))
         await self._put(lambda: setattr(files, "launch", op["LAUNCH"]))
         await self.step()
+        wrapper = self.spawn(self._wrapper(op["NAME"], files, op["EXPORTS"], incarnation))
         if op.strategy == "tmux":
-            self.panes[op["NAME"]] = incarnation
-        self.spawn(self._wrapper(op["NAME"], files, op["EXPORTS"], incarnation))
+            self.panes[op["NAME"]] = incarnation, wrapper
         for _ in range(int(op["WAIT"]) * 10):
             if incarnation in files.processes or incarnation in files.exits:
                 break

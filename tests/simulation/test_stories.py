@@ -181,6 +181,24 @@ def test_a_session_at_rest_survives_everything_that_can_happen_to_a_controller(t
     tell(tmp_path, story)
 
 
+def test_a_launch_whose_disk_fills_before_it_can_note_its_process_is_tried_again(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        machine = world.machines["h1"]
+        machine.late = 5.0
+        applying = asyncio.get_running_loop().create_task(world.apply(FLEET))
+        while machine.late:
+            await asyncio.sleep(0.05)
+        machine.disk_full = True
+        await applying
+        assert machine.panes
+        assert not machine.programs
+        machine.disk_full = False
+        await settle(world, FLEET)
+        assert len(world.live("a")) == 1
+
+    tell(tmp_path, story)
+
+
 def test_a_full_disk_stops_nothing_that_runs_and_is_said(tmp_path: Path) -> None:
     async def story(world: World) -> None:
         await world.apply(FLEET)
