@@ -232,10 +232,12 @@ def _moderated(chat: Chat, entry: Entry, limits: Limits) -> Chat:
         return replace(chat, closing="budget")
     messages = entry.data.get("messages")
     said = messages if isinstance(messages, Mapping) else {}
-    return replace(chat, owed=tuple(
-        Owed(turn_id(chat, who, entry.seq, 1), who, "participant", entry.seq, chat.round, message=str(said.get(who, "")))
-        for who in dict.fromkeys(entry.to)
-    ))  # fmt: skip
+    return replace(chat, owed=tuple(_delegated(chat, entry, who, said) for who in dict.fromkeys(entry.to)))
+
+
+def _delegated(chat: Chat, entry: Entry, who: str, said: Mapping[str, object]) -> Owed:
+    message = str(said.get(who, ""))
+    return Owed(turn_id(chat, who, entry.seq, 1), who, "participant", entry.seq, chat.round, message=message)
 
 
 def _cause_of(entry: Entry) -> tuple[int, int]:
@@ -256,29 +258,33 @@ def _overspent(chat: Chat, limits: Limits) -> bool:
     return limits.max_cost is not None and chat.spent >= limits.max_cost
 
 
-def answered(chat: Chat, owed: Owed, text: str, **more: object) -> Entry:
+def answered(
+    chat: Chat, owed: Owed, text: str, usage: Mapping[str, float] | None = None, conversation: str | None = None
+) -> Entry:
     """The entry for a turn that its agent has answered; a moderator's answer is routed."""
-    if owed.role == "participant":
-        return Entry(0, "participant", owed.who, (chat.moderator,), text, "ok", owed.turn_id, owed.round, **more)  # type: ignore[arg-type]
-    found = route(text, chat.participants, chat.moderator)
-    data = {**(more.pop("data", None) or {})}  # type: ignore[dict-item]
+    data: dict[str, object] = {"conversation": conversation} if conversation else {}
+    to: tuple[str, ...] = (chat.moderator,)
     status = "ok"
-    if found.trouble:
-        status, data["trouble"] = "unclear", found.trouble
-    elif found.messages:
-        data["messages"] = dict(found.messages)
-    else:
-        data["final"] = found.final
-    return Entry(
-        0, "moderator", owed.who, tuple(found.messages), text, status, owed.turn_id, owed.round, data=data, **more  # type: ignore[arg-type]
-    )  # fmt: skip
+    if owed.role == "moderator":
+        found = route(text, chat.participants, chat.moderator)
+        to = tuple(found.messages)
+        if found.trouble:
+            status, data["trouble"] = "unclear", found.trouble
+        elif found.messages:
+            data["messages"] = dict(found.messages)
+        else:
+            data["final"] = found.final
+    return Entry(0, owed.role, owed.who, to, text, status, owed.turn_id, owed.round, 0.0, usage or {}, data)
 
 
-def missed(chat: Chat, owed: Owed, status: str, why: str, **more: object) -> Entry:
+def missed(
+    chat: Chat, owed: Owed, status: str, why: str, usage: Mapping[str, float] | None = None,
+    conversation: str | None = None
+) -> Entry:  # fmt: skip
     """The entry for a turn that came to nothing: failed, timeout, lost, unreachable, removed."""
-    kind: Literal["moderator", "participant"] = owed.role
-    to = () if kind == "moderator" else (chat.moderator,)
-    return Entry(0, kind, owed.who, to, why, status, owed.turn_id, owed.round, **more)  # type: ignore[arg-type]
+    to = () if owed.role == "moderator" else (chat.moderator,)
+    data = {"conversation": conversation} if conversation else {}
+    return Entry(0, owed.role, owed.who, to, why, status, owed.turn_id, owed.round, 0.0, usage or {}, data)
 
 
 def forgot(owed: Owed) -> Entry:
