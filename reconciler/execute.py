@@ -141,7 +141,8 @@ class Execution:
             if address.rpartition("@")[0] not in action.after:
                 continue
             before = await asyncio.shield(future)
-            if before.status != "done" and not (action.verb == "stop" and before.status == "failed"):
+            goes_on = action.anyway or (action.verb == "stop" and before.status == "failed")
+            if before.status != "done" and not goes_on:
                 return self._skipped(action, f"{before.address} {before.status}", "dependency")
         return self._skipped(action, "interrupted before it began", "interrupted") if self._draining.is_set() else None
 

@@ -26,7 +26,7 @@ from reconciler.core.memory import Memory
 from reconciler.core.observed import Observed, Reached
 from reconciler.core.plan import components
 from reconciler.core.report import Outcome
-from reconciler.core.spec import Desired
+from reconciler.core.spec import Desired, address_of, name_of
 from reconciler.core.status import Status, source_status, statuses
 from reconciler.core.transcript import Archived, Relation
 from reconciler.core.transitions import dated, key, transitions
@@ -268,7 +268,7 @@ class Loop:
 
     def _in_flight(self) -> frozenset[str]:
         assert self._works is not None
-        return frozenset(address.removeprefix("session.") for address in self._works.hold())
+        return frozenset(name_of(address) for address in self._works.hold())
 
     def _settle(self, observed: Observed) -> None:
         """Intents of a controller that was killed get their outcome from what is seen now."""
@@ -439,10 +439,10 @@ def _aged(view: View, heads: Mapping[str, Archived]) -> list[str]:
 
 def _addresses(desired: Desired, observed: Observed, place: str) -> set[str]:
     """The addresses that a held host, or a held address, stands for."""
-    if place.startswith("session."):
+    if place.startswith(("session.", "group_chat.")):
         return {place}
     seen = observed.hosts.get(place)
-    there = seen.sessions if isinstance(seen, Reached) else ()
-    return {f"session.{name}" for name, session in desired.sessions.items() if session.host == place} | {
-        f"session.{name}" for name in there
+    there = seen.sessions.items() if isinstance(seen, Reached) else ()
+    return {desired.address(name) for name, session in desired.sessions.items() if session.host == place} | {
+        address_of(name, found.record.agent if found.record else "") for name, found in there
     }

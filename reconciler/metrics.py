@@ -84,7 +84,7 @@ class _State(Collector):
 
     def collect(self) -> Iterator[Metric]:
         now = self._now()
-        sessions = [status for status in now.statuses if status.address.startswith("session.")]
+        sessions = [status for status in now.statuses if status.address.startswith(("session.", "group_chat."))]
         yield _tally("reconciler_sessions", "Sessions by host and phase.", ("host", "phase"),
                      ((s.host, s.phase) for s in sessions))  # fmt: skip
         yield _tally("reconciler_conditions", "Sessions by condition.", ("type", "status"),

@@ -17,7 +17,7 @@ from reconciler.core.observed import HostSeen, Observed, Reached
 from reconciler.core.plan import LAUNCHES, Plan, make_plan
 from reconciler.core.report import Report
 from reconciler.core.selection import Selection, address, hold_for
-from reconciler.core.spec import Desired
+from reconciler.core.spec import Desired, address_of, name_of
 from reconciler.core.transcript import Archived, Relation
 from reconciler.core.windows import gate
 from reconciler.execute import Execution, Tell
@@ -99,7 +99,7 @@ def consider(
     options = options or Options()
     observed, heads = evidence.observed, evidence.heads
     agents = drivers.agents(desired, agents_seen(observed))
-    taken = {address(desired, text).removeprefix("session.") for text in options.take_over}
+    taken = {name_of(address(desired, text)) for text in options.take_over}
     # Where the journal is lost, the archive still knows from which host a conversation came last.
     last = {name: found.host for name, found in heads.items() if name in desired.sessions and found.host}
     went = {name: host for name, host in announced(observed).items() if name in desired.sessions}
@@ -164,7 +164,7 @@ def local_of(desired: Desired) -> str:
 def arrived(journal: Journal, report: Report) -> None:
     """Remember where the launches of a report brought their sessions."""
     journal.remember({
-        outcome.address.removeprefix("session."): outcome.host
+        name_of(outcome.address): outcome.host
         for outcome in report.outcomes
         if outcome.status == "done" and outcome.verb in LAUNCHES
     })  # fmt: skip
@@ -175,7 +175,7 @@ def settle(journal: Journal, observed: Observed, intents: Iterable[Intent]) -> N
     for intent in intents:
         host = observed.hosts.get(intent.host)
         if isinstance(host, Reached):
-            seen = host.sessions.get(intent.address.removeprefix("session."))
+            seen = host.sessions.get(name_of(intent.address))
             state = f"{seen.state}, incarnation {seen.incarnation}" if seen else "absent"
             journal.finish(intent.op, "settled", f"seen afterwards: {state}")
 
@@ -195,7 +195,7 @@ def remember(journal: Journal, observed: Observed, desired: Desired, skip: froze
     }
     answered = {host.name for host in observed.hosts.values() if isinstance(host, Reached)}
     gone = {name for name, host in known.items() if host in answered and name not in places}
-    gone |= {item.address.removeprefix("session.") for item in desired.removed} & set(known)
+    gone |= {name_of(item.address) for item in desired.removed} & set(known)
     gone -= skip
     new = {k: host for k, host in places.items() if known.get(k) != host and k not in gone and k not in skip}
     if new or gone:
@@ -229,7 +229,11 @@ async def archive_all(done: Pass, hosts: Hosts, names: frozenset[str] | None = N
             agent = done.agents.get(seen.record.agent) if seen.record else None
             declared = done.desired.sessions.get(name)
             wanted = name in names if names is not None else declared is None or declared.sync.transcript
-            wanted = wanted and places.get(name) == reached.name and f"session.{name}" not in forgotten
+            wanted = (
+                wanted
+                and places.get(name) == reached.name
+                and address_of(name, agent.name if agent else "") not in forgotten
+            )
             if agent is not None and agent.resumable and wanted:
                 items.append(await item_of(done.desired, reached, agent, name, agent.command))
         connection = hosts.connection(reached.name, done.desired.hosts[reached.name])

@@ -103,9 +103,9 @@ class StepRunner:
                 phase("waits until it is idle, to send the message")
                 await self._send(step, op)
             case RecordStep():
-                await self._operate(
-                    step.host, lambda c, n: record_operation(c, op, n, self._known(step.record), step.expect)
-                )
+                await self._operate(step.host, lambda c, n: record_operation(
+                    c, op, n, self._known(step.record), step.expect, step.file
+                ))  # fmt: skip
             case PullStep():
                 phase("copies its conversation into the archive")
                 await self._pull(step)

@@ -13,7 +13,7 @@ import typer
 
 from reconciler.core.observed import Reached, SessionSeen
 from reconciler.core.selection import Selection
-from reconciler.core.spec import Desired
+from reconciler.core.spec import Desired, name_of
 from reconciler.errors import HostError, UsageError
 from reconciler.hosts import Connection, Hosts
 from reconciler.sources.directory import load
@@ -54,7 +54,7 @@ def on_signals(handler: Callable[[], None]) -> None:
 
 def session_name(desired: Desired, text: str) -> str:
     """The session that a person means by `NAME` or `session.NAME`. Raises UsageError with a suggestion."""
-    name = text.removeprefix("session.")
+    name = name_of(text)
     if name not in desired.sessions:
         from difflib import get_close_matches
 
@@ -89,7 +89,7 @@ async def find(hosts: Hosts, desired: Desired, name: str) -> tuple[Connection, R
     reached = await connection.look(desired.fleet.name)
     seen = reached.sessions.get(name)
     if seen is None or seen.record is None:
-        raise UsageError(f"session.{name} is not on {host} yet", remedy="reconciler apply")
+        raise UsageError(f"{desired.address(name)} is not on {host} yet", remedy="reconciler apply")
     return connection, reached, seen
 
 

@@ -39,8 +39,9 @@ def to_tree(desired: Desired) -> str:
     lines: list[str] = []
     for host, sessions in _by_host(desired):
         lines.append(f"host.{host}{_notes(desired.hosts[host], host)}")
-        width = max((len(name) for name in sessions), default=0)
-        lines += [f"  {f'session.{name}':<{width + 8}}  {_describe(s)}" for name, s in sessions.items()]
+        addresses = {name: desired.address(name) for name in sessions}
+        width = max((len(address) for address in addresses.values()), default=0)
+        lines += [f"  {addresses[name]:<{width}}  {_describe(s)}" for name, s in sessions.items()]
     return "\n".join(lines)
 
 
@@ -51,8 +52,8 @@ def to_json(desired: Desired) -> str:
     for host, sessions in _by_host(desired):
         nodes.append({"address": f"host.{host}", "kind": "host"})
         for name, session in sessions.items():
-            address = f"session.{name}"
-            nodes.append({"address": address, "kind": "session", "host": host, "agent": session.agent})
+            address = desired.address(name)
+            nodes.append({"address": address, "kind": address.partition(".")[0], "host": host, "agent": session.agent})
             edges += [{"from": address, "to": f"session.{d.session}", "until": d.until} for d in session.depends_on]
     document = {"format_version": FORMAT_VERSION, "revision": desired.revision, "nodes": nodes, "edges": edges}
     return json.dumps(document, indent=2)
@@ -66,9 +67,9 @@ def to_dot(desired: Desired) -> str:
         lines += [f"  subgraph cluster_{index} {{", f"    label = {_quote(host)};"]
         for name, session in sessions.items():
             label = _quote(f"{name}\n{session.agent}")
-            lines.append(f"    {_quote(f'session.{name}')} [label = {label}];")
+            lines.append(f"    {_quote(desired.address(name))} [label = {label}];")
             for d in session.depends_on:
-                ends = f"{_quote(f'session.{name}')} -> {_quote(f'session.{d.session}')}"
+                ends = f"{_quote(desired.address(name))} -> {_quote(f'session.{d.session}')}"
                 edges.append(f"  {ends} [label = {_quote(d.until)}];")
         lines.append("  }")
     return "\n".join([*lines, *edges, "}"])

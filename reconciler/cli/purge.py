@@ -14,7 +14,7 @@ from reconciler.cli.render.progress import looking
 from reconciler.cli.sync import REFUSED, asked
 from reconciler.core.observed import Reached
 from reconciler.core.printed import escaped
-from reconciler.core.spec import Desired
+from reconciler.core.spec import Desired, name_of
 from reconciler.errors import GuardError, HostError, UsageError
 from reconciler.hosts import Hosts
 from reconciler.journal import open_journal
@@ -33,7 +33,7 @@ def command(
     with digest and date stays in the archive, so that no other copy of it comes back by itself.
     """
     desired = load(directory)
-    name = session.removeprefix("session.")
+    name = name_of(session)
     if not auto_approve and not sys.stdin.isatty():
         raise UsageError("purge asks before it deletes, and there is no terminal to ask on", remedy="--auto-approve")
     if not run(_purge(desired, name, auto_approve)):

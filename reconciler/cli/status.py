@@ -51,7 +51,7 @@ def _print(found: tuple[Status, ...]) -> None:
 
     from reconciler.cli.render.table import status_table
 
-    if not any(s.address.startswith("session.") for s in found):
+    if not any(s.address.startswith(("session.", "group_chat.")) for s in found):
         typer.echo("no sessions are declared")
         return
     Console(no_color=not colours(), highlight=False, soft_wrap=not colours()).print(status_table(found))

@@ -17,7 +17,7 @@ from reconciler.cli.render.progress import looking
 from reconciler.core.observed import Reached
 from reconciler.core.printed import escaped
 from reconciler.core.readiness import busy
-from reconciler.core.spec import Desired
+from reconciler.core.spec import Desired, name_of
 from reconciler.core.transcript import Followed, is_due
 from reconciler.errors import ReconcilerError, UsageError
 from reconciler.hosts import Hosts
@@ -49,7 +49,7 @@ def command(
     --take says which one counts; the other stays beside it.
     """
     desired = load(directory)
-    names = frozenset(text.removeprefix("session.") for text in sessions or ()) or None
+    names = frozenset(name_of(text) for text in sessions or ()) or None
     if take is not None and (take not in ("archive", "host") or names is None):
         raise UsageError("--take archive|host is for sessions that are named", remedy="reconciler sync SESSION")
     if take is not None and not auto_approve and (as_json or not sys.stdin.isatty()):

@@ -9,6 +9,7 @@ import typer
 
 from reconciler.cli.common import AsJson, Specs, load
 from reconciler.core.printed import escaped
+from reconciler.core.spec import name_of
 from reconciler.core.transcript import Archived
 from reconciler.errors import UsageError
 from reconciler.transcripts.archive import EXPORT, Archive
@@ -27,7 +28,7 @@ def command(
     It reads the copy on this machine only: no host is asked. `reconciler sync` brings it up to date.
     """
     archive = open_archive(load(directory))
-    name = session.removeprefix("session.")
+    name = name_of(session)
     heads = archive.heads()
     if name not in heads:
         archived = ", ".join(sorted(heads)) or "none"

@@ -10,6 +10,7 @@ from reconciler.cli.common import Specs, load
 from reconciler.cli.suspend import target
 from reconciler.core.holds import FLEET
 from reconciler.core.printed import escaped
+from reconciler.core.spec import name_of
 from reconciler.journal import open_journal
 
 
@@ -24,7 +25,7 @@ def command(
         lifted = journal.unsuspend(wanted)
         left = {suspension.address: suspension for suspension in journal.suspensions()}
     typer.echo(f"{wanted} is not suspended any more" if lifted else f"{wanted} was not suspended")
-    session = desired.sessions.get(wanted.removeprefix("session.")) if wanted.startswith("session.") else None
+    session = desired.sessions.get(name_of(wanted))
     around = [f"host.{session.host}"] if session else []
     for address in [*around, FLEET] if wanted != FLEET else left:
         if address in left:

@@ -16,7 +16,7 @@ from reconciler.core.observed import Reached
 from reconciler.core.printed import SYMBOLS, action_json, escaped
 from reconciler.core.readiness import activity_of
 from reconciler.core.selection import address
-from reconciler.core.spec import Desired
+from reconciler.core.spec import Desired, name_of
 from reconciler.core.status import status_of
 from reconciler.errors import ReconcilerError, UsageError
 from reconciler.hosts import Hosts
@@ -25,7 +25,7 @@ from reconciler.reconcile import Pass, preview
 
 
 def command(
-    which: Annotated[str, typer.Argument(metavar="ADDRESS", help="session.NAME, or its bare name.")],
+    which: Annotated[str, typer.Argument(metavar="ADDRESS", help="session.NAME, group_chat.NAME, or its bare name.")],
     directory: Specs = "specs",
     as_json: AsJson = False,
 ) -> None:
@@ -78,7 +78,7 @@ def _chain(done: Pass, wanted: str) -> dict[str, Any]:
 
 async def _version(done: Pass, hosts: Hosts, wanted: str) -> list[str]:
     """Which version of its agent the host has, and whether the driver knows it."""
-    name = wanted.removeprefix("session.")
+    name = name_of(wanted)
     session = done.desired.sessions.get(name)
     if session is None or not isinstance(done.observed.hosts.get(session.host), Reached):
         return []

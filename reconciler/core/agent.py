@@ -67,6 +67,7 @@ class LaunchRequest:
     args: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     store: tuple[StoreFile, ...] = ()  # where the conversation lies, when resuming
+    chat: str = ""  # what a moderator is given, see core.chats
 
 
 @dataclass(frozen=True)

@@ -165,6 +165,14 @@ def _check_chat(raw: Raw, entry: Entry, chat: GroupChat) -> None:
         _known(raw, entry, ("moderator", "host"), "host", moderator.host, {"local", *raw.entries["hosts"]})
     for index, name in enumerate(chat.participants):
         _known(raw, entry, ("participants", index), "session", name, sessions)
+        if name in chat.participants[:index]:
+            raw.findings.about(entry, ("participants", index), f"`{name}` takes part twice", "remove it")
+        if name == moderator.session:
+            summary = f"`{name}` cannot take part in the chat that it moderates"
+            raw.findings.about(entry, ("participants", index), summary, "remove it here, or let another one moderate")
+    if entry.name in sessions:
+        detail = "a group chat runs as a session of its name: give one of them another name"
+        raw.findings.about(entry, (), f"there is a session `{entry.name}` too", detail, part="key")
     if chat.prompt is not None and chat.prompt_file is not None:
         raw.findings.about(entry, ("prompt_file",), "`prompt` and `prompt_file` exclude each other", "keep one of them")
 

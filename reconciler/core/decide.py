@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from reconciler.core.agent import Agent
+from reconciler.core.chats import CLOSE, CONFIG
 from reconciler.core.decision import (
     Decision,
     archived_copy,
@@ -18,8 +19,8 @@ from reconciler.core.decision import (
     span,
     stop_steps,
 )
-from reconciler.core.diff import Change, Entry, fingerprint
-from reconciler.core.launching import Context, launch_steps, send_step, workdir_of
+from reconciler.core.diff import Change, Entry, digest, fingerprint, written
+from reconciler.core.launching import Context, chat_of, launch_steps, send_step, workdir_of
 from reconciler.core.moving import move
 from reconciler.core.observed import Observed, Reached, SessionSeen, Unreached
 from reconciler.core.readiness import completed
@@ -216,6 +217,11 @@ def _update(context: Context, entry: Entry, agent: Agent, seen: SessionSeen, lea
     )  # fmt: skip
     steps: tuple[Step, ...] = (RecordStep(entry.name, session.host, seen.incarnation, record),)
     message = "in place"
+    if entry.name in context.desired.group_chats:
+        values = written(context.desired, entry.name)
+        record = replace(record, written=values, digest=digest(values))
+        given = (CONFIG, chat_of(context, entry.name, record.conversation).text)
+        steps = (RecordStep(entry.name, session.host, seen.incarnation, record, given),)
     prompt = _next_message(context, entry)
     if prompt is not None:
         if record.strategy == "process":
@@ -235,7 +241,15 @@ def _stop(entry: Entry, host: Reached, agent: Agent | None, stop: Stop, reason: 
     assert seen.record is not None
     record = replace(seen.record, intent="stopped", at=host.now)
     steps, note = stop_steps(entry, host, agent, stop, seen, record)
+    if entry.is_chat:
+        steps = (_asked_to_close(entry, host, seen), *steps)
+        note = "; turns that run may end first"
     return Decision("stop", reason, message + note, steps=steps)
+
+
+def _asked_to_close(entry: Entry, host: Reached, seen: SessionSeen) -> Step:
+    assert seen.record is not None
+    return RecordStep(entry.name, host.name, seen.incarnation, seen.record, (CLOSE, f"{seen.incarnation}\n"))
 
 
 def _restart(
@@ -248,7 +262,9 @@ def _restart(
     old = context.agents.get(seen.record.agent)
     # Between the two the record says stopped: if the launch fails, nothing is lost and the next plan resumes.
     stopped = replace(seen.record, intent="stopped", at=host.now)
-    steps, note = stop_steps(entry, host, old, session.stop, seen, stopped)
+    # The turns of a chat go on while its process is another one.
+    stop = Stop(when="now") if entry.is_chat else session.stop
+    steps, note = stop_steps(entry, host, old, stop, seen, stopped)
     if not entry.changes and forced:
         reason, message = "asked", "asked for"
     else:

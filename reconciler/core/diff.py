@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from reconciler.core.chats import written_of
 from reconciler.core.observed import Observed, Reached, SessionSeen, Unreached
-from reconciler.core.spec import Desired, Session
+from reconciler.core.spec import Desired, Session, address_of, name_of
 
 Kind = Literal["in-sync", "missing", "drifted", "orphaned", "unknown"]
 
@@ -49,8 +50,14 @@ class Entry:
 
     @property
     def address(self) -> str:
-        """`session.NAME`."""
-        return f"session.{self.name}"
+        """`session.NAME` or `group_chat.NAME`."""
+        record = self.seen.record if self.seen else None
+        return address_of(self.name, self.desired.agent if self.desired else record.agent if record else "")
+
+    @property
+    def is_chat(self) -> bool:
+        """Whether the session is a group chat."""
+        return self.address.startswith("group_chat.")
 
 
 @dataclass(frozen=True)
@@ -95,6 +102,8 @@ def written(desired: Desired, name: str) -> dict[str, Any]:
     Keys of the session stand as they are; those of its host and its agent's table are prefixed (`host.env`,
     `agent.model`).
     """
+    if name in desired.group_chats:
+        return written_of(desired, name)
     session = desired.sessions[name]
     result = _keys(session, LAUNCH_KEYS)
     host = desired.hosts[session.host]
@@ -142,7 +151,7 @@ def compare(desired: Desired, observed: Observed, last_seen: Mapping[str, str] |
     `last_seen` is what observation alone cannot tell: the host on which the journal last saw each session.
     """
     places = _places(observed)
-    renames = {m.to.removeprefix("session."): m.from_.removeprefix("session.") for m in desired.moved}
+    renames = {name_of(m.to): name_of(m.from_) for m in desired.moved}
     entries = [
         _renamed(desired, observed, name, renames.get(name))
         or _declared(desired, observed, (last_seen or {}).get(name), places.get(name, ()), name)
@@ -296,6 +305,10 @@ def _present(desired: Desired, name: str, session: Session, seen: SessionSeen, h
     changes = changes_between(seen.record.written, written(desired, name))
     changes = tuple(c for c in changes if c.field.partition(".")[0] not in session.ignore)
     live = _live(desired, name, session, seen)
+    if name in desired.group_chats:
+        # Its process reads them again as they change; only values of environments it has from its launch.
+        live = (*live, *(c for c in changes if c.field.partition(".")[0] != "env"))
+        changes = tuple(c for c in changes if c not in live)
     if seen.state != "running":
         reason, message = _why_gone(seen, host)
         kind: Kind = "in-sync" if session.state == "stopped" else "drifted"

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from reconciler.core.observed import Observed, Reached
 from reconciler.core.plan import LAUNCHES, Action, Plan
-from reconciler.core.spec import Desired
+from reconciler.core.spec import Desired, name_of
 from reconciler.errors import GuardError
 
 
@@ -51,7 +51,7 @@ def contested(observed: Observed, actions: Iterable[Action]) -> dict[str, int]:
     for action in actions:
         needed |= action.hosts
         if action.verb in LAUNCHES:
-            needed |= _knowing(reached, action.address.removeprefix("session.")) or set(reached)
+            needed |= _knowing(reached, name_of(action.address)) or set(reached)
     return {name: host.fence for name, host in reached.items() if name in needed}
 
 

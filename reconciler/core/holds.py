@@ -43,7 +43,7 @@ class Suspension:
 
     def sentence(self) -> str:
         """`suspended by ann until 2026-12-01 08:00: REASON`, for people."""
-        what = "" if self.address.startswith("session.") else f"{self.address} is "
+        what = "" if self.address.startswith(("session.", "group_chat.")) else f"{self.address} is "
         by = f" by {self.by}" if self.by else ""
         until = f" until {self.until:%Y-%m-%d %H:%M}" if self.until else ""
         return f"{what}suspended{by}{until}" + (f": {self.reason}" if self.reason else "")
@@ -78,7 +78,7 @@ def suspended(desired: Desired, diff: Diff, suspensions: Iterable[Suspension]) -
 def _suspended(desired: Desired, entry: Entry, by_address: Mapping[str, Suspension]) -> Hold | None:
     found = next((by_address[address] for address in addresses_of(entry) if address in by_address), None)
     declared = entry.desired is not None and entry.desired.suspend
-    if found is not None and (found.address.startswith("session.") or not declared):
+    if found is not None and (found.address.startswith(("session.", "group_chat.")) or not declared):
         return Hold("suspended", found.sentence(), f"reconciler unsuspend {found.address}")
     if declared:
         place = desired.locate(entry.address, "suspend")

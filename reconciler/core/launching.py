@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from reconciler.core.agent import Agent, Invocation, LaunchRequest
+from reconciler.core.chats import Document, document
 from reconciler.core.diff import digest, fingerprint, written
 from reconciler.core.observed import Reached, SessionSeen
 from reconciler.core.record import Record
@@ -160,6 +161,7 @@ def launch_steps(
         record = replace(record, moves=max(record.moves + 1, host.now))
     if restarts is not None:
         record = replace(record, restarts=restarts)
+    chat = chat_of(context, name, conversation)
     request = LaunchRequest(
         command=host_command(context, name),
         workdir=_as_trusted(host, record.workdir),
@@ -169,8 +171,9 @@ def launch_steps(
         model=session.model,
         permission_mode=session.permission_mode,
         args=session.args,
-        env=environment_of(context.desired, session),
+        env={**environment_of(context.desired, session), **chat.values},
         store=(seen.facts.store or ()) if seen and resume and not bring else (),
+        chat=chat.text,
     )
     invocation = _invoke(agent, session, request, resume)
     if message is not None and invocation.delivered in ("argv", "stdin"):
@@ -194,6 +197,11 @@ def launch_steps(
         snapshot=tuple(file.path for file in (seen.facts.store or ())) if seen and resume else (),
     )
     return (launch, *_after(context, name, agent, session, record, invocation, message, at_least))
+
+
+def chat_of(context: Context, name: str, conversation: str | None) -> Document:
+    """What the process of a group chat is given; nothing for other sessions."""
+    return document(context.desired, name, conversation) if name in context.desired.group_chats else Document("", {})
 
 
 def _digest_of_prompt(context: Context, name: str) -> str | None:

@@ -165,7 +165,7 @@ def message(fleet: str, notices: Sequence[Notice]) -> tuple[str, str]:
 
 
 def _line(notice: Notice) -> str:
-    where = f" on {notice.host}" if notice.host and notice.address.startswith("session.") else ""
+    where = f" on {notice.host}" if notice.host and notice.address.startswith(("session.", "group_chat.")) else ""
     since = f" (since {datetime.fromtimestamp(notice.since, UTC):%d %b %H:%M} UTC)" if notice.since is not None else ""
     text = escaped(f"{notice.kind}: {notice.address}{where}: {notice.message}")
     return text[:_LENGTH] + ("…" if len(text) > _LENGTH else "") + since

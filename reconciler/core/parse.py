@@ -7,10 +7,12 @@ build(raw, attachments)  ->  Desired    models, cross-checks
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from reconciler.core.chats import as_session
 from reconciler.core.checks import check_all, check_windows
 from reconciler.core.collect import read
 from reconciler.core.diagnostics import Diagnostic
@@ -66,7 +68,7 @@ def build(raw: Raw, attachments: Mapping[tuple[str, str], str | Exception]) -> D
     models: dict[str, dict[str, Any]] = {kind: _validate_kind(raw, kind, reported) for kind in KINDS}
     moved, removed = _validate_list(raw, "moved", Moved), _validate_list(raw, "removed", Removed)
     windows = _validate_list(raw, "windows", Window)
-    prompts = _prompts(raw, attachments)
+    prompts = _prompts(raw, "sessions", attachments)
     desired = Desired(
         fleet=_fleet(raw),
         hosts=_with_local(raw, models["hosts"]),
@@ -77,6 +79,7 @@ def build(raw: Raw, attachments: Mapping[tuple[str, str], str | Exception]) -> D
         moved=tuple(model for _, model in moved),
         removed=tuple(model for _, model in removed),
         prompts=prompts,
+        openings=_prompts(raw, "group_chats", attachments),
         revision=revision_of(raw.texts, attachments, raw.root),
         windows=tuple(model for _, model in windows),
         notifiers=models["notifiers"],
@@ -88,7 +91,8 @@ def build(raw: Raw, attachments: Mapping[tuple[str, str], str | Exception]) -> D
     check_implemented(raw, desired)
     if raw.findings.diagnostics:
         raise invalid(raw.findings.sorted())
-    return desired
+    chats = {name: as_session(chat) for name, chat in desired.group_chats.items()}
+    return replace(desired, sessions={**desired.sessions, **chats}) if chats else desired
 
 
 def invalid(diagnostics: tuple[Diagnostic, ...]) -> SpecError:
@@ -194,9 +198,9 @@ def _with_local(raw: Raw, hosts: dict[str, Host]) -> dict[str, Host]:
     return hosts
 
 
-def _prompts(raw: Raw, attachments: Mapping[tuple[str, str], str | Exception]) -> dict[str, str]:
+def _prompts(raw: Raw, kind: str, attachments: Mapping[tuple[str, str], str | Exception]) -> dict[str, str]:
     prompts = {}
-    for name, entry in raw.entries["sessions"].items():
+    for name, entry in raw.entries[kind].items():
         text = entry.merged.get("prompt")
         file = entry.merged.get("prompt_file")
         if isinstance(file, str) and file:

@@ -47,6 +47,7 @@ class Action:
     fallback: tuple[Step, ...] = ()
     needs: tuple[Need, ...] = ()
     stops_running: bool = False
+    anyway: bool = False  # it begins whatever became of those that come first
 
     @property
     def to_remote_sync(self) -> bool:
@@ -212,11 +213,16 @@ def _connect(context: Context, observed: Observed, actions: dict[str, Action]) -
     """Draw the edges: dependencies before dependents, stops the other way round."""
     for name in _dependencies_first(context.desired):
         for dependency in context.desired.sessions[name].depends_on:
-            action = actions.get(f"session.{name}")
+            action = actions.get(context.desired.address(name))
             other = actions.get(f"session.{dependency.session}")
             if action is None:
                 continue
-            if action.verb == "stop" and other is not None and other.verb == "stop":
+            if name in context.desired.group_chats and action.verb in LAUNCHES:
+                # A chat goes on without a participant that fails, and says so itself.
+                if other is not None and other.verb in LAUNCHES:
+                    action = replace(action, after=(*action.after, other.address), anyway=True)
+                actions[action.address] = action
+            elif action.verb == "stop" and other is not None and other.verb == "stop":
                 actions[other.address] = replace(other, after=(*other.after, action.address))
             elif action.verb in LAUNCHES:
                 actions[action.address] = _wait_for(context, observed, action, dependency, other)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from reconciler.core.diff import Diff
 from reconciler.core.expressions import fits
-from reconciler.core.spec import Desired
+from reconciler.core.spec import Desired, name_of
 from reconciler.errors import UsageError
 
 
@@ -24,13 +24,14 @@ class Selection:
 
 
 def address(desired: Desired, text: str) -> str:
-    """`session.NAME` or `host.NAME` of what a person typed; a bare name is a session's. Raises UsageError."""
-    kind, dot, name = text.partition(".")
+    """`session.NAME`, `group_chat.NAME` or `host.NAME` of what a person typed; a bare name is a session's, or else a
+    group chat's. Raises UsageError."""
+    kind, dot, _ = text.partition(".")
     if not dot:
-        kind, name = "session", text
-    if kind not in ("session", "host"):
-        raise UsageError(f"{text}: an address is session.NAME or host.NAME")
-    return f"{kind}.{name}"
+        return desired.address(text)
+    if kind not in ("session", "group_chat", "host"):
+        raise UsageError(f"{text}: an address is session.NAME, group_chat.NAME or host.NAME")
+    return text
 
 
 def hold_for(desired: Desired, diff: Diff, selection: Selection, silent: Iterable[str] = ()) -> dict[str, None]:
@@ -69,13 +70,13 @@ def _with_dependencies(desired: Desired, targets: set[str]) -> set[str]:
         if item in found:
             continue
         found.add(item)
-        session = desired.sessions.get(item.removeprefix("session."))
-        if session is not None and item.startswith("session."):
+        session = desired.sessions.get(name_of(item))
+        if session is not None:
             waiting += [f"session.{dependency.session}" for dependency in session.depends_on]
         elif item.startswith("host."):
             for name, other in desired.sessions.items():
                 if f"host.{other.host}" == item:
-                    waiting.append(f"session.{name}")
+                    waiting.append(desired.address(name))
     return found
 
 

@@ -50,6 +50,7 @@ __all__ = [
 ]  # fmt: skip
 
 OnPromptChange = Literal["send", "restart", "ignore"]
+MODERATOR = "moderator"  # the agent of the session that a group chat is
 Until = Literal["started", "ready", "idle", "completed"]
 
 
@@ -176,7 +177,12 @@ class GroupChat(Model):
     max_rounds: PositiveCount = Field(8, description="Moderator rounds for one message.")
     turn_timeout: PositiveDuration = Field(600.0, description="One participant's turn.")
     read_only: Flag = Field(False, description="Participants may not change files.")
-    on_prompt_change: OnPromptChange = Field("send", description="What an edited prompt does.")
+    max_cost: Annotated[float, Field(gt=0, strict=False)] | None = Field(
+        None, description="US dollars for one message, as far as agents tell their cost; then it is closed."
+    )
+    on_prompt_change: Literal["send", "ignore"] = Field(
+        "send", description="An edited prompt is the next message, or ignored."
+    )
 
 
 class Playbook(Model):
@@ -219,6 +225,16 @@ class Source:
     column: int = 1
 
 
+def address_of(name: str, agent: str) -> str:
+    """`session.NAME`, or `group_chat.NAME` where the session's agent is the moderator of one."""
+    return f"group_chat.{name}" if agent == MODERATOR else f"session.{name}"
+
+
+def name_of(address: str) -> str:
+    """The name of the session, or group chat, that an address is of; other addresses stay as they are."""
+    return address.removeprefix("session.").removeprefix("group_chat.")
+
+
 def _nowhere(address: str, field: str | None) -> Source | None:
     return None
 
@@ -227,8 +243,10 @@ def _nowhere(address: str, field: str | None) -> Source | None:
 class Desired:
     """Everything that a spec directory declares, merged and checked.
 
-    `prompts` holds the text of each session's `prompt` or `prompt_file`. `revision` is a SHA-256 (hex) over the
-    names and texts of all files. `locate(address, field)` reads the files' texts for positions only when called.
+    `prompts` holds the text of each session's `prompt` or `prompt_file`, `openings` that of each group chat.
+    `sessions` also holds a session of the agent `moderator` for each group chat, under the chat's name. `revision`
+    is a SHA-256 (hex) over the names and texts of all files. `locate(address, field)` reads the files' texts for
+    positions only when called.
     """
 
     fleet: Fleet
@@ -242,8 +260,13 @@ class Desired:
     prompts: Mapping[str, str]
     revision: str
     windows: tuple[Window, ...] = ()
+    openings: Mapping[str, str] = field(default_factory=dict)
     notifiers: Mapping[str, Notifier] = field(default_factory=dict)
     locate: Callable[[str, str | None], Source | None] = field(default=_nowhere, compare=False, repr=False)
+
+    def address(self, name: str) -> str:
+        """The address of a session or group chat; of a session where nothing of that name is declared."""
+        return f"group_chat.{name}" if name in self.group_chats else f"session.{name}"
 
     @property
     def empty(self) -> bool:

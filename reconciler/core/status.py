@@ -169,6 +169,7 @@ def _observed(entry: Entry, host: object, agents: Mapping[str, Agent]) -> dict[s
         "state": seen.state,
         "activity": activity.state if activity else None,
         "source": activity.source if activity else None,
+        "detail": clean(activity.detail, 400) if activity and activity.detail else None,
         "waiting_for": clean(activity.detail, 120) if activity and activity.state == "waiting" else None,
         "host": entry.host,
         "agent": record.agent if record else None,

@@ -94,12 +94,13 @@ class SendStep:
 
 @dataclass(frozen=True)
 class RecordStep:
-    """Write the record of a session that goes on as it is."""
+    """Write the record of a session that goes on as it is; before it the text of a file in its directory."""
 
     session: str
     host: str
     expect: int
     record: Record
+    file: tuple[str, str] = ("", "")
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from reconciler.core.merge import Entry, Raw, Table
 from reconciler.core.positions import Path
 from reconciler.core.spec import Desired, Session, Sync
 
-TABLES = ("group_chats", "playbooks")
-DEFAULTS_TABLES = ("group_chat",)
+TABLES = ("playbooks",)
+DEFAULTS_TABLES: tuple[str, ...] = ()
 STRATEGIES = ("tmate", "remote_control", "node")
 TRANSPORTS: tuple[str, ...] = ()
 HOST_KEYS = ("node",)

@@ -28,7 +28,7 @@ def refused(commit: str, message: str) -> Verdict:
 
 def verdict(commit: str, statuses: Sequence[Status]) -> Verdict:
     """The verdict on the revision in force, from the statuses of its sessions."""
-    sessions = [status for status in statuses if status.address.startswith("session.")]
+    sessions = [status for status in statuses if status.address.startswith(("session.", "group_chat."))]
     stalled = [status for status in sessions if _is(status, "Stalled")]
     waiting = [s for s in sessions if s not in stalled and (_is(s, "Reconciling") or _is(s, "Drifted"))]
     unknown = [s for s in sessions if any(c.type == "Ready" and c.status == "Unknown" for c in s.conditions)]

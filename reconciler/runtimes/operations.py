@@ -211,8 +211,10 @@ def send_operation(
     )
 
 
-def record_operation(credentials: Credentials, op: str, nonce: str, record: Record, expect: int) -> str:
-    """Replace the record of a session that goes on as it is."""
+def record_operation(
+    credentials: Credentials, op: str, nonce: str, record: Record, expect: int, file: tuple[str, str] = ("", "")
+) -> str:
+    """Replace the record of a session that goes on as it is; first a file (name, text) in its directory."""
     return _script(
         None,
         credentials,
@@ -223,6 +225,8 @@ def record_operation(credentials: Credentials, op: str, nonce: str, record: Reco
         EXPECT=expect,
         RECORD=record.to_json(),
         CONVERSATION=record.conversation or "",
+        FILE=file[0],
+        TEXT=file[1],
     )
 
 

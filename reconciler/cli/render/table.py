@@ -50,9 +50,9 @@ def status_table(found: Iterable[Status]) -> Any:
     for heading in ("SESSION", "HOST", "AGENT", "STATE", "FOR", "REVISION", ""):
         table.add_column(heading, overflow="fold" if not heading else "ellipsis", no_wrap=bool(heading))
     for status in found:
-        if not status.address.startswith("session.") and status.phase == "ready":
+        if not status.address.startswith(("session.", "group_chat.")) and status.phase == "ready":
             continue
-        note = status.seen.get("waiting_for") or status.message
+        note = status.seen.get("waiting_for") or status.message or status.seen.get("detail") or ""
         table.add_row(
             status.address.removeprefix("session."),
             status.host,

@@ -16,7 +16,7 @@ _COLOURS = {
     "start": "green", "resume": "green", "move": "cyan", "update": "yellow", "restart": "yellow", "stop": "red",
     "adopt": "cyan", "forget": "cyan", "blocked": "magenta", "unknown": "bright_black",
 }  # fmt: skip
-_LINE = re.compile(r"^( *)(\S+)( (?:session|host)\.\S+| {2}\S)")
+_LINE = re.compile(r"^( *)(\S+)( (?:session|group_chat|host)\.\S+| {2}\S)")
 
 
 def coloured(text: str) -> str:
@@ -29,7 +29,7 @@ def _paint(line: str) -> str:
     verbs = {symbol: verb for verb, symbol in SYMBOLS.items()}
     if match is None or match[2] not in verbs:
         return typer.style(line, bold=True) if line.startswith(("Plan:", "No changes", "host.")) else line
-    end = match.end() if match[3].startswith((" session.", " host.")) else match.end(2)
+    end = match.end() if match[3].startswith((" session.", " group_chat.", " host.")) else match.end(2)
     return typer.style(line[:end], fg=_COLOURS[verbs[match[2]]]) + line[end:]
 
 

@@ -407,9 +407,10 @@ op_send() {
   finish '{"ok":true}'
 }
 
-# op_record: NAME EXPECT RECORD CONVERSATION
+# op_record: NAME EXPECT RECORD CONVERSATION FILE TEXT
 op_record() {
   session "$NAME" "$EXPECT"
+  [ -z "$FILE" ] || put "$dir/$FILE" "$TEXT"
   [ -z "$CONVERSATION" ] || put "$dir/conversation" "$CONVERSATION
 "
   put "$dir/record.json" "$RECORD
