@@ -26,8 +26,8 @@ Checks = Sequence[tuple[str, str]]
 Connect = Callable[[str, Host], Awaitable[Transport]]
 
 
-async def connect(name: str, host: Host) -> Transport:
-    """The host by the transport that its spec names. Raises HostError."""
+async def connect(name: str, host: Host, resolve: Callable[[str], str] = resolve) -> Transport:
+    """The host by the transport that its spec names; `resolve` gives secrets their values. Raises HostError."""
     if host.host_key_policy == "accept_all" and host.host_key is None and host.transport != "local":
         LOG.warning(
             'warning: %s: host_key_policy = "accept_all": nobody proves that it is the right machine; '

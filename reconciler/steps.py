@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import secrets
 import time
@@ -141,6 +142,7 @@ class StepRunner:
 
     async def _launch(self, step: LaunchStep, op: str) -> None:
         brought = await self._bring(step) if step.bring else Brought()
+        inherited = {name: os.environ[name] for name in step.invocation.inherits if name in os.environ}
         launch = Launch(
             session=step.session,
             expect=step.expect,
@@ -149,7 +151,7 @@ class StepRunner:
             invocation=step.invocation,
             workdir=step.workdir,
             probes=step.probes,
-            environment=await asyncio.to_thread(resolve_all, step.environment),
+            environment={**inherited, **await asyncio.to_thread(resolve_all, step.environment)},
             shell=step.shell,
             tmux_conf=step.tmux_conf,
             conversation=step.record.conversation or "",

@@ -42,7 +42,8 @@ class Moderator:
         """The process of a new chat."""
         # -P: what lies in the working directory is no module of ours.
         argv = (request.command, "-P", "-m", "reconciler.chat", request.session_dir)
-        return Invocation(argv, dict(request.env), {CONFIG: request.chat})
+        # It connects to hosts as its caller does: with that one's SSH agent, say.
+        return Invocation(argv, dict(request.env), {CONFIG: request.chat}, inherits=("SSH_AUTH_SOCK", "KRB5CCNAME"))
 
     def resume(self, request: LaunchRequest) -> Invocation:
         """The same: it goes on from its log."""

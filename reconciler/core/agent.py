@@ -84,6 +84,7 @@ class Invocation:
     files: Mapping[str, str] = field(default_factory=dict)
     stdin: str | None = None
     delivered: Literal["argv", "stdin", "paste", "none"] = "none"
+    inherits: tuple[str, ...] = ()  # variables of the program that launches it that go along, where they are set
 
 
 @dataclass(frozen=True)

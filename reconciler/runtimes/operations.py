@@ -86,7 +86,7 @@ def look_call(fleet: str, nonce: str, checks: Sequence[tuple[str, str]] = ()) ->
 
 def doctor_script(path: str, nonce: str, words: Sequence[str]) -> str:
     """What tells what a host is like, under the login PATH; `words` are those of `reconciler_doctor`."""
-    return _settings(PATH=path) + "export PATH\n" + text("doctor") + quote(["reconciler_doctor", nonce, *words]) + "\n"
+    return settings(PATH=path) + "export PATH\n" + text("doctor") + quote(["reconciler_doctor", nonce, *words]) + "\n"
 
 
 def _value(value: str) -> str:
@@ -94,14 +94,17 @@ def _value(value: str) -> str:
     return '"$workdir"'.join(quote([part]) for part in value.split(WORKDIR))
 
 
-def _settings(**values: str | int) -> str:
+def settings(**values: str | int) -> str:
+    """Lines of sh that set variables."""
     return "".join(f"{name}={quote([str(value)])}\n" for name, value in values.items())
 
 
-def _script(
-    runtime: Runtime | None, credentials: Credentials, op: str, nonce: str, body: str, **more: str | int
-) -> str:
-    settings = _settings(
+def script(
+    runtime: Runtime | None, credentials: Credentials, op: str, nonce: str, body: str, library: str = "",
+    **more: str | int,
+) -> str:  # fmt: skip
+    """The whole text of an operation; `library` comes after those that all have."""
+    words = settings(
         FLEET=credentials.fleet,
         HOLDER=credentials.holder,
         FENCE=credentials.fence,
@@ -112,8 +115,8 @@ def _script(
     )
     # One compound command, so that the shell has read all of it before it begins: nothing of the text is left
     # on stdin when the connection breaks.
-    library = text("common") + text("guard") + (runtime.script if runtime else "")
-    return settings + library + "{\n" + body + "\nexit 0\n}\n"
+    before = text("common") + text("guard") + (runtime.script if runtime else "") + library
+    return words + before + "{\n" + body + "\nexit 0\n}\n"
 
 
 def lease_operation(credentials: Credentials, nonce: str, dead: str = "", local: str = "") -> str:
@@ -121,23 +124,23 @@ def lease_operation(credentials: Credentials, nonce: str, dead: str = "", local:
 
     `local` says which machine the fleet's host `local` is (`machine-id host-name`); the first to say so is kept.
     """
-    return _script(None, credentials, "lease", nonce, "guard ''", DEAD=dead, LOCAL=local)
+    return script(None, credentials, "lease", nonce, "guard ''", DEAD=dead, LOCAL=local)
 
 
 def renew_operation(credentials: Credentials, nonce: str) -> str:
     """Keep the lease for another `ttl` seconds."""
-    return _script(None, credentials, "renew", nonce, "guard ''")
+    return script(None, credentials, "renew", nonce, "guard ''")
 
 
 def release_operation(credentials: Credentials, nonce: str) -> str:
     """Give the lease back."""
-    return _script(None, credentials, "unlease", nonce, "guard ''")
+    return script(None, credentials, "unlease", nonce, "guard ''")
 
 
 def launch_operation(runtime: Runtime, credentials: Credentials, op: str, nonce: str, launch: Launch) -> str:
     """Write the record, then start the agent through its wrapper."""
     end = secrets.token_hex(16)
-    return _script(
+    return script(
         runtime,
         credentials,
         op,
@@ -170,7 +173,7 @@ def stop_operation(
     record: Record,
 ) -> str:
     """End the agent: its keys, then the signal, then KILL; then write the record."""
-    return _script(
+    return script(
         runtime,
         credentials,
         op,
@@ -197,7 +200,7 @@ def send_operation(
     before: str | None = None,
 ) -> str:
     """Paste one message into the session's terminal and submit it, unless another prompt than `before` was sent."""
-    return _script(
+    return script(
         runtime,
         credentials,
         op,
@@ -215,7 +218,7 @@ def record_operation(
     credentials: Credentials, op: str, nonce: str, record: Record, expect: int, file: tuple[str, str] = ("", "")
 ) -> str:
     """Replace the record of a session that goes on as it is; first a file (name, text) in its directory."""
-    return _script(
+    return script(
         None,
         credentials,
         op,
@@ -234,7 +237,7 @@ def rename_operation(
     runtime: Runtime, credentials: Credentials, op: str, nonce: str, *, session: str, expect: int, record: Record
 ) -> str:
     """Give a session that goes on the name that its record bears."""
-    return _script(
+    return script(
         runtime,
         credentials,
         op,
@@ -249,7 +252,7 @@ def rename_operation(
 
 def forget_operation(credentials: Credentials, op: str, nonce: str, session: str, expect: int) -> str:
     """Stop managing a session; it goes on."""
-    return _script(None, credentials, op, nonce, f"guard session-{session}\nop_forget", NAME=session, EXPECT=expect)
+    return script(None, credentials, op, nonce, f"guard session-{session}\nop_forget", NAME=session, EXPECT=expect)
 
 
 def exports(environment: Mapping[str, str]) -> str:
@@ -279,11 +282,14 @@ def probe_path(path: str) -> str:
     return '"' + "".join(out) + '"'
 
 
-def launch_text(fleet: str, launch: Launch, end: str) -> str:
-    """The launch script of one incarnation: settings, the wrapper, the agent's argv. No secret."""
+def launch_text(fleet: str, launch: Launch, end: str, ending: str = "run", **more: str | int) -> str:
+    """The launch script of one incarnation: settings, the wrapper, the agent's argv. No secret.
+
+    `ending` is the script that runs the agent and notes how it ended; `more` are settings for it.
+    """
     invocation = launch.invocation
     head = "#!/bin/sh\n" + f"# session {launch.session}, incarnation {launch.record.incarnation}\n"
-    settings = _settings(
+    words = settings(
         name=launch.session,
         fleet=fleet,
         incarnation=launch.record.incarnation,
@@ -291,6 +297,7 @@ def launch_text(fleet: str, launch: Launch, end: str) -> str:
         workdir=launch.workdir,
         command=launch.command,
         end=end,
+        **more,
     )
     here = 'dir=${0%/*}\ncase $dir in /*) ;; *) dir=$(cd -- "$dir" && pwd) ;; esac\n'
     files = dict(invocation.files)
@@ -304,7 +311,7 @@ def launch_text(fleet: str, launch: Launch, end: str) -> str:
     lines = f'(umask 077; {{ :\n{probes}}} >"$dir/probe.tmp") && mv -f "$dir/probe.tmp" "$dir/probe"\n'
     lines += _conversation_lines(launch)
     argv = " ".join(['set -- "$command"', *(_value(arg) for arg in invocation.argv[1:])])
-    return head + settings + here + text("common") + text("launch") + writes + lines + argv + "\n" + text("run")
+    return head + words + here + text("common") + text("launch") + writes + lines + argv + "\n" + text(ending)
 
 
 def _conversation_lines(launch: Launch) -> str:
@@ -335,7 +342,7 @@ def restore_operation(
     runtime: Runtime, credentials: Credentials, op: str, nonce: str, *, session: str, expect: int, record: Record
 ) -> str:
     """After a resume that failed: end what came up, and put the snapshot of the conversation back."""
-    return _script(
+    return script(
         runtime,
         credentials,
         op,

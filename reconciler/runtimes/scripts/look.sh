@@ -262,7 +262,8 @@ reconciler_look() {
         c=$J
         js "$(readlink "$d")"
         look_out check link "{\"value\":$c,\"found\":$J}"
-      elif [ -d "$d" ]; then
+      elif [ -d "$d" ] && { [ -e "$d/incarnation" ] || [ -e "$d/record.json" ] || [ ! -d "$d/turns" ]; }; then
+        # Where a group chat asked somebody who is no session here there are turns alone.
         look_session "$d"
       fi
     done

@@ -1,0 +1,140 @@
+"""Who takes part in a chat and how each is asked, from the document that its process is given. Reads no file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from reconciler import drivers
+from reconciler.chat.prompts import Scene
+from reconciler.chat.turns import Limits
+from reconciler.core.agent import Agent, Invocation, LaunchRequest
+from reconciler.core.chats import VARIABLE, VERSION
+from reconciler.core.launching import Context, environment_of, host_command, workdir_of
+from reconciler.core.spec import AgentSpec, Desired, Fleet, Host, Session
+from reconciler.errors import OperationError
+
+
+@dataclass(frozen=True)
+class Cast:
+    """A chat as it is declared. `desired` holds only what its turns need; its values are resolved already."""
+
+    chat: str
+    id: str
+    moderator: str
+    participants: tuple[str, ...]
+    prompt: str | None
+    follows_prompt: bool  # an edited prompt is the next message
+    limits: Limits
+    turn_timeout: float
+    read_only: bool
+    desired: Desired
+    agents: Mapping[str, Agent]
+    about: Mapping[str, str]
+
+    @property
+    def scene(self) -> Scene:
+        """What participants are told of it."""
+        purpose = (self.prompt or "")[:2000]
+        return Scene(self.chat, purpose, self.about, self.limits.max_rounds)
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """Everybody, the moderator first."""
+        return (self.moderator, *self.participants)
+
+    def knows(self, who: str) -> bool:
+        """Whether `who` can be asked."""
+        return who in self.desired.sessions
+
+    def host_of(self, who: str) -> str:
+        """The name of the host that the turns of `who` run on."""
+        return self.desired.sessions[who].host if self.knows(who) else ""
+
+    def host(self, who: str) -> Host:
+        """The host that the turns of `who` run on."""
+        return self.desired.hosts[self.host_of(who)]
+
+    def agent(self, who: str) -> Agent:
+        """The agent of `who`."""
+        return self.agents[self.desired.sessions[who].agent]
+
+    def invocation(self, who: str, directory: str, prompt: str, conversation: str | None, resume: bool) -> Invocation:
+        """How `who` is run for one turn. Raises ReconcilerError or ValueError where its agent refuses the request."""
+        session, agent = self.desired.sessions[who], self.agent(who)
+        request = LaunchRequest(
+            command=host_command(Context(self.desired, self.agents, "", ""), who),
+            workdir=self.workdir(who),
+            session_dir=directory,
+            session_id=conversation,
+            prompt=prompt,
+            model=session.model,
+            permission_mode=session.permission_mode,
+            args=session.args,
+            env=self.environment(who),
+        )
+        return agent.resume_turn(request) if resume else agent.turn(request)
+
+    def workdir(self, who: str) -> str:
+        """Where the turns of `who` run, as written."""
+        return workdir_of(self.desired, self.desired.sessions[who])
+
+    def environment(self, who: str) -> dict[str, str]:
+        """The environment of the turns of `who`, over that of a login."""
+        return environment_of(self.desired, self.desired.sessions[who])
+
+
+def read_cast(text: str, values: Mapping[str, str]) -> Cast:
+    """The chat of a document. `values` are those that variables stand for in it. Raises OperationError(chat-broken)."""
+    try:
+        table = _filled(json.loads(text), values)
+        if table["version"] != VERSION:
+            raise ValueError(f"version {table['version']!r}, this program knows {VERSION}")
+        return _cast(table)
+    except (ValidationError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise OperationError(f"chat.json: {why}", code="chat-broken", remedy="reconciler apply") from None
+
+
+def _filled(value: Any, values: Mapping[str, str]) -> Any:
+    if isinstance(value, dict):
+        return {key: _filled(item, values) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_filled(item, values) for item in value]
+    if isinstance(value, str) and value.startswith(VARIABLE):
+        return values[value]
+    return value
+
+
+def _cast(table: Mapping[str, Any]) -> Cast:
+    about = {name: session.get("description", "") for name, session in table["sessions"].items()}
+    desired = Desired(
+        fleet=Fleet(name=table["fleet"]),
+        hosts={name: _host(name, host) for name, host in table["hosts"].items()},
+        agents={name: AgentSpec.model_validate(agent) for name, agent in table["agents"].items()},
+        sessions={name: Session.model_validate(session) for name, session in table["sessions"].items()},
+        group_chats={}, playbooks={}, moved=(), removed=(), prompts={}, revision="",
+    )  # fmt: skip
+    return Cast(
+        chat=str(table["chat"]),
+        id=str(table["id"]),
+        moderator=str(table["moderator"]),
+        participants=tuple(map(str, table["participants"])),
+        prompt=table["prompt"],
+        follows_prompt=table["on_prompt_change"] == "send",
+        limits=Limits(int(table["max_rounds"]), table["max_cost"]),
+        turn_timeout=float(table["turn_timeout"]),
+        read_only=bool(table["read_only"]),
+        desired=desired,
+        agents=drivers.agents(desired),
+        about=about,
+    )
+
+
+def _host(name: str, table: Mapping[str, Any]) -> Host:
+    host = Host.model_validate({key: value for key, value in table.items() if key != "transport"})
+    return host.model_copy(update={"transport": table["transport"]})
