@@ -87,5 +87,5 @@ class OperationError(ReconcilerError):
     """One operation on a reachable host failed or was refused there.
 
     Codes: fence-stale, lease-held, stale, locked, agent-missing, workdir-missing, tmux-missing,
-    disk-full, already-running, exited, not-ready, not-idle, prompt-refused, socket-path, failed.
+    disk-full, already-running, exited, not-ready, not-idle, prompt-refused, socket-path, read-only, failed.
     """

@@ -9,6 +9,7 @@ from typing import Any
 
 from reconciler.core.agent import PROMPT_ARGV_LIMIT, UNKNOWN, Activity, ActivityState, Facts
 from reconciler.core.transcript import safe_name
+from reconciler.errors import OperationError
 
 _KEPT_CONTROLS = "\n\t"
 _STATES: dict[object, ActivityState] = {"busy": "busy", "idle": "idle", "waiting": "waiting"}
@@ -53,6 +54,25 @@ def mode_args(agent: str, modes: Mapping[str, tuple[str, ...]], wanted: str | No
         known = ", ".join(sorted(modes)) or "none"
         raise ValueError(f"{agent} has no permission mode {wanted!r}; it has: {known}")
     return modes[wanted]
+
+
+def without(args: tuple[str, ...], flags: frozenset[str], valued: frozenset[str]) -> tuple[str, ...]:
+    """`args` without these options; those in `valued` go with their value, in whichever of its forms."""
+    kept: list[str] = []
+    rest = iter(args)
+    for word in rest:
+        name, equals, _ = word.partition("=")
+        if name in valued:
+            if not equals:
+                next(rest, None)
+        elif name not in flags and not (len(word) > 2 and word[:2] in valued):
+            kept.append(word)
+    return tuple(kept)
+
+
+def not_read_only(agent: str, why: str, remedy: str) -> OperationError:
+    """What a headless turn is refused with that nothing would keep from changing files."""
+    return OperationError(f"agent {agent} cannot take a read-only turn: {why}", code="read-only", remedy=remedy)
 
 
 def json_object(text: str) -> dict[str, Any]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
-from reconciler.agents import _shared
+from reconciler.agents import _replies, _shared
 from reconciler.core.agent import (
     UNKNOWN,
     Activity,
@@ -15,6 +16,7 @@ from reconciler.core.agent import (
     LaunchRequest,
     Login,
     Probe,
+    Reply,
     Stop,
 )
 
@@ -45,6 +47,15 @@ _MODES = {
 }
 
 
+# The first two whatever permissions say: tools that are not listed are not there, and a denied one is denied in every
+# mode, also where arguments of the session list it again. The last: nobody is there to be asked.
+_READ_ONLY = (
+    "--tools", "Read,Grep,Glob,WebFetch,WebSearch",
+    "--disallowedTools", "Bash,Edit,Write,NotebookEdit,Agent,Workflow,Skill,EnterWorktree,CronCreate,mcp__*",
+    "--strict-mcp-config", "--permission-mode", "dontAsk",
+)  # fmt: skip
+
+
 class ClaudeCode:
     """The driver for `claude`."""
 
@@ -53,6 +64,7 @@ class ClaudeCode:
     install = "npm install -g @anthropic-ai/claude-code"
     assigns_id = True
     resumable = True
+    can_be_read_only = True
     activity_source = True
     version_args: tuple[str, ...] = ("--version",)
     login = Login(
@@ -78,6 +90,22 @@ class ClaudeCode:
     def resume_turn(self, request: LaunchRequest) -> Invocation:
         """Headless: one more prompt in the same conversation."""
         return _headless(request, ("--resume", _target(request)))
+
+    def reply(self, exit: int, out: str, err: str) -> Reply:
+        """From its result; its `subtype` says "success" on errors too."""
+        result = _replies.document(out, "result", "is_error")
+        said = _replies.own_words(result.get("result"))
+        failed = result.get("is_error") is not False
+        if failed and not said:
+            said = _replies.own_words({"message": result.get("subtype")})
+        return _replies.made(
+            self.name, exit, out, err, "" if failed else said, said if failed else "",
+            conversation=_replies.matching(_UUID, result.get("session_id")),
+            cost=_replies.dollars(result.get("total_cost_usd")),
+            tokens=_tokens(result),
+            unknown=bool(exit and not result and _replies.said(err, "No conversation found with session ID: ")),
+            taken=bool(exit and not result and _replies.said(err, "Error: Session ID [0-9a-fA-F-]+ is already in use")),
+        )  # fmt: skip
 
     def probes(self, session_id: str | None) -> tuple[Probe, ...]:
         """Its status file by pid, and the transcript with what lies beside it."""
@@ -170,6 +198,13 @@ class ClaudeCode:
         return _shared.unverified(self.name, versions[0] if versions else None, self.known_versions)
 
 
+def _tokens(result: dict[str, Any]) -> int | None:
+    """Of all models, subagents' too."""
+    kinds = ("inputTokens", "outputTokens", "cacheReadInputTokens", "cacheCreationInputTokens")
+    models = _replies.dictionary(result.get("modelUsage")).values()
+    return _replies.count(*(_replies.dictionary(model).get(kind) for model in models for kind in kinds))
+
+
 def _entry(facts: Facts) -> dict[str, Any]:
     """The status file, if it is this very process's: a killed one leaves its file, and pids come again."""
     entry = _shared.json_object(facts.texts.get("status", ""))
@@ -219,6 +254,12 @@ def _options(request: LaunchRequest, conversation: tuple[str, str]) -> tuple[str
     return (*conversation, *model, *mode, *request.args)
 
 
+def _headless_options(request: LaunchRequest, conversation: tuple[str, str]) -> tuple[str, ...]:
+    if not request.read_only:
+        return _options(request, conversation)
+    return (*_options(replace(request, permission_mode=None), conversation), *_READ_ONLY)
+
+
 def _interactive(request: LaunchRequest, conversation: tuple[str, str]) -> Invocation:
     argv = (request.command, *_options(request, conversation))
     # Read at one place in the program: "is this cwd trusted". Permission rules and modes do not look at it.
@@ -232,7 +273,7 @@ def _interactive(request: LaunchRequest, conversation: tuple[str, str]) -> Invoc
 
 
 def _headless(request: LaunchRequest, conversation: tuple[str, str]) -> Invocation:
-    argv = (request.command, "--print", "--output-format", "json", *_options(request, conversation))
+    argv = (request.command, "--print", "--output-format", "json", *_headless_options(request, conversation))
     prompt = request.prompt or ""
     if not _shared.fits_argv(prompt):
         return Invocation(argv, dict(request.env), stdin=prompt, delivered="stdin")

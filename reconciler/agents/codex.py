@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
-from reconciler.agents import _shared
+from reconciler.agents import _replies, _shared
 from reconciler.core.agent import (
     UNKNOWN,
     WORKDIR,
@@ -16,6 +17,7 @@ from reconciler.core.agent import (
     LaunchRequest,
     Login,
     Probe,
+    Reply,
     Stop,
 )
 
@@ -54,6 +56,18 @@ _MODES = {
 }
 
 
+# A rule of the user's that allows a command would run it outside of the sandbox; apps and plugins bring tools of their
+# own. `-c` says the last word on all but the options below.
+_READ_ONLY = (
+    "--ignore-rules", *_mode("read-only", "never"), "-c", "features.apps=false", "-c", "features.plugins=false",
+)  # fmt: skip
+_LOOSE = frozenset(
+    ("--dangerously-bypass-approvals-and-sandbox", "--yolo", "--approve-for-me", "--full-auto", "--trust",
+     "--dangerously-bypass-hook-trust", "--ignore-rules")
+)  # fmt: skip
+_LOOSE_VALUED = frozenset(("-s", "--sandbox"))
+
+
 class Codex:
     """The driver for `codex`."""
 
@@ -62,6 +76,7 @@ class Codex:
     install = "npm install -g @openai/codex"
     assigns_id = False
     resumable = True
+    can_be_read_only = True
     activity_source = True
     version_args: tuple[str, ...] = ("--version",)
     login = Login(("{home}/.codex/auth.json",), ("CODEX_API_KEY",), "codex login")
@@ -83,6 +98,30 @@ class Codex:
     def resume_turn(self, request: LaunchRequest) -> Invocation:
         """Headless: one more prompt in the same conversation; an id that is no UUID would start a new one."""
         return _headless(request, (request.command, "exec", "resume"), (request.session_id or "",))
+
+    def reply(self, exit: int, out: str, err: str) -> Reply:
+        """The last message of its events. What it counts is the whole conversation, at every turn."""
+        text, error, thread, tokens, lost = "", "", None, None, False
+        for event in _replies.events(out):
+            match event:
+                case None:
+                    lost = True
+                case {"type": "thread.started", "thread_id": found} if thread is None:
+                    thread = _replies.matching(_UUID, found)
+                case {"type": "item.completed", "item": {"type": "agent_message", "text": str(found)}}:
+                    text, lost = found, False
+                case {"type": "turn.completed", "usage": {"input_tokens": read, "output_tokens": written}}:
+                    tokens, error = _replies.count(read, written), ""
+                case {"type": "error" | "turn.failed"}:
+                    error = _replies.own_words(event.get("error") or event.get("message")) or error
+        if lost and not error:
+            text, error = "", "a part of what codex printed is missing, and its answer with it"
+        unknown = "Error: thread/resume: .*no rollout found for thread id "
+        return _replies.made(
+            self.name, exit, out, err, text, error or _replies.said(err if exit else "", "Error: "),
+            conversation=thread, tokens=tokens, running=tokens is not None,
+            unknown=bool(exit and not thread and _replies.said(err, unknown)),
+        )  # fmt: skip
 
     def probes(self, session_id: str | None) -> tuple[Probe, ...]:
         """Which threads are held by live processes, the output of a headless run, and the rollout."""
@@ -194,6 +233,11 @@ def _options(request: LaunchRequest) -> tuple[str, ...]:
     return (*model, *_shared.mode_args(Codex.name, _MODES, request.permission_mode), *request.args)
 
 
+def _read_only(request: LaunchRequest) -> tuple[str, ...]:
+    args = _shared.without(request.args, _LOOSE, _LOOSE_VALUED)
+    return (*_options(replace(request, permission_mode=None, args=args)), *_READ_ONLY)
+
+
 def _interactive(request: LaunchRequest, head: tuple[str, ...], conversation: tuple[str, ...]) -> Invocation:
     # A dotted key with quotes is not understood, so the whole table is given, for this one directory.
     trust = ("-c", f'projects={{"{WORKDIR}"={{trust_level="trusted"}}}}') if _shared.trusted(request.workdir) else ()
@@ -210,7 +254,8 @@ def _interactive(request: LaunchRequest, head: tuple[str, ...], conversation: tu
 def _headless(request: LaunchRequest, head: tuple[str, ...], conversation: tuple[str, ...]) -> Invocation:
     notify = json.dumps(["sh", "-c", _NOTIFY, "notify", f"{request.session_dir}/events"], ensure_ascii=False)
     told = ("-c", f"notify={notify}")
-    argv = (*head, "--json", "--skip-git-repo-check", *told, *_options(request), "--", *conversation)
+    options = _read_only(request) if request.read_only else _options(request)
+    argv = (*head, "--json", "--skip-git-repo-check", *told, *options, "--", *conversation)
     prompt = request.prompt or ""
     # "-" means stdin even behind `--`.
     if prompt in ("", "-") or not _shared.fits_argv(prompt):

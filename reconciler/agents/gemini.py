@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from dataclasses import replace
 
-from reconciler.agents import _shared
+from reconciler.agents import _replies, _shared
 from reconciler.core.agent import (
     UNKNOWN,
     Activity,
@@ -17,6 +18,7 @@ from reconciler.core.agent import (
     LaunchRequest,
     Login,
     Probe,
+    Reply,
     Stop,
 )
 
@@ -57,6 +59,22 @@ _MODES = {
 }
 
 
+_POLICY_FILE = "gemini-read-only.toml"
+_POLICY = """\
+[[rule]]
+toolName = "*"
+decision = "deny"
+priority = 998
+
+[[rule]]
+toolName = ["glob", "grep_search", "list_directory", "read_file", "read_many_files", "update_topic"]
+decision = "allow"
+priority = 999
+"""
+_LOOSE = frozenset(("-y", "--yolo"))
+_LOOSE_VALUED = frozenset(("--approval-mode", "--allowed-tools", "--policy", "--admin-policy"))
+
+
 class Gemini:
     """The driver for `gemini`."""
 
@@ -65,6 +83,7 @@ class Gemini:
     install = "npm install -g @google/gemini-cli"
     assigns_id = True
     resumable = True
+    can_be_read_only = True
     activity_source = True
     version_args: tuple[str, ...] = ("--version",)
     login = Login(
@@ -89,6 +108,24 @@ class Gemini:
     def resume_turn(self, request: LaunchRequest) -> Invocation:
         """Headless: one more prompt in the same conversation."""
         return _headless(request, f"--resume={request.session_id or ''}")
+
+    def reply(self, exit: int, out: str, err: str) -> Reply:
+        """One object on stdout, or on stderr behind whatever else it says there."""
+        answer = _replies.document(out, "response", "error")
+        failure = answer if answer.get("error") else _replies.document(err, "error") if exit or not answer else {}
+        error = _replies.own_words(failure.get("error"))
+        text = answer.get("response")
+        models = _replies.dictionary(_replies.dictionary(answer.get("stats")).get("models")).values()
+        totals = [_replies.dictionary(_replies.dictionary(model).get("tokens")).get("total") for model in models]
+        lost = exit and not answer and not failure
+        unknown = lost and _replies.said(err, "Error resuming session: (?:Invalid session identifier|No previous)")
+        taken = lost and _replies.said(err, 'Error starting session: Session ID "[^"]*" already exists')
+        found = (_replies.matching(_UUID, told.get("session_id")) for told in (answer, failure))
+        return _replies.made(
+            self.name, exit, out, err, text if isinstance(text, str) else "", error or unknown or taken or "",
+            conversation=next((session for session in found if session), None),
+            tokens=_replies.count(*totals), unknown=bool(unknown), taken=bool(taken),
+        )  # fmt: skip
 
     def probes(self, session_id: str | None) -> tuple[Probe, ...]:
         """The chats file, whose name holds the first eight characters of the id."""
@@ -202,6 +239,16 @@ def _base(request: LaunchRequest, conversation: str) -> tuple[tuple[str, ...], d
     return argv, env, {_DEFAULTS_FILE: _DEFAULTS}
 
 
+def _read_only(request: LaunchRequest) -> tuple[str, ...]:
+    """Arguments of the session, then a policy in the highest tier; in the user's tier too, since an administrator's
+    own switches `--admin-policy` off."""
+    path = f"{request.session_dir}/{_POLICY_FILE}"
+    if "," in path:  # it would be read as two paths, and a policy that is not found is passed over
+        raise _shared.not_read_only(Gemini.name, f"{path} has a comma", "a state directory without one")
+    args = _shared.without(request.args, _LOOSE, _LOOSE_VALUED)
+    return (*args, "--approval-mode=default", f"--admin-policy={path}", f"--policy={path}")
+
+
 def _interactive(request: LaunchRequest, conversation: str) -> Invocation:
     argv, env, files = _base(request, conversation)
     if not request.prompt:
@@ -212,7 +259,11 @@ def _interactive(request: LaunchRequest, conversation: str) -> Invocation:
 
 
 def _headless(request: LaunchRequest, conversation: str) -> Invocation:
+    if request.read_only:
+        request = replace(request, permission_mode=None, args=_read_only(request))
     argv, env, files = _base(request, conversation)
+    if request.read_only:
+        files = {**files, _POLICY_FILE: _POLICY}
     argv = (*argv, "--output-format", "json")
     prompt = request.prompt or ""
     if not prompt or not _shared.fits_argv(prompt):

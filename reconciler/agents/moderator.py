@@ -14,6 +14,7 @@ from reconciler.core.agent import (
     LaunchRequest,
     Login,
     Probe,
+    Reply,
     Stop,
 )
 from reconciler.core.chats import CONFIG
@@ -33,6 +34,7 @@ class Moderator:
     install = ""
     assigns_id = True
     resumable = True
+    can_be_read_only = False
     activity_source = True
     version_args: tuple[str, ...] = ()
     login = Login()
@@ -56,6 +58,10 @@ class Moderator:
     def resume_turn(self, request: LaunchRequest) -> Invocation:
         """Never: a chat is no task."""
         return self.turn(request)
+
+    def reply(self, exit: int, out: str, err: str) -> Reply:
+        """Never asked: a chat is no task."""
+        return Reply(error="a group chat takes no headless turn")
 
     def probes(self, session_id: str | None) -> tuple[Probe, ...]:
         """What it says of itself, and its log."""

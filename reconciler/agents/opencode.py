@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
+from dataclasses import replace
 from typing import Literal
 from urllib.parse import quote
 
-from reconciler.agents import _shared
-from reconciler.core.agent import WORKDIR, Activity, Facts, Invocation, LaunchRequest, Login, Probe, Stop
+from reconciler.agents import _replies, _shared
+from reconciler.core.agent import WORKDIR, Activity, Facts, Invocation, LaunchRequest, Login, Probe, Reply, Stop
 
 Delivered = Literal["argv", "stdin", "paste", "none"]
 _DATA = "{XDG_DATA_HOME:-{home}/.local/share}/opencode"
@@ -54,6 +56,17 @@ _MODES: dict[str, tuple[str, ...]] = {
 _PERMISSIONS = {"ask": {"edit": "ask", "bash": "ask", "webfetch": "ask"}, "edit": {"edit": "allow", "bash": "ask"}}
 
 
+# Rules of an agent come behind those of the configuration, and the last one that matches counts.
+_READING = {
+    "*": "deny", "bash": "deny", "edit": "deny", "task": "deny",
+    "read": {"*": "allow", "*.env": "deny", "*.env.*": "deny", "*.env.example": "allow"},
+    "glob": "allow", "grep": "allow", "list": "allow", "todoread": "allow", "todowrite": "allow",
+}  # fmt: skip
+_READER = {"mode": "primary", "permission": _READING}
+# Another agent, another agent's command, or another process that knows nothing of ours.
+_ELSEWHERE = frozenset(("--agent", "--command", "--attach"))
+
+
 class OpenCode:
     """The driver for `opencode`."""
 
@@ -62,6 +75,7 @@ class OpenCode:
     install = "npm install -g opencode-ai"
     assigns_id = False
     resumable = True
+    can_be_read_only = True
     activity_source = True
     version_args: tuple[str, ...] = ("--version",)
     login = Login(("{home}/.local/share/opencode/auth.json",), (), "opencode auth login")
@@ -81,12 +95,44 @@ class OpenCode:
 
     def turn(self, request: LaunchRequest) -> Invocation:
         """Headless, by stdin always: `run` puts quotes around an argument that holds spaces."""
-        return _invocation(request, ("run", "--format", "json"), (), delivered="stdin")
+        return _invocation(*_run(request), delivered="stdin")
 
     def resume_turn(self, request: LaunchRequest) -> Invocation:
         """Headless, the same conversation. Without its directory it hangs for ever, though the turn runs."""
-        same = (f"--session={request.session_id or ''}", "--dir", WORKDIR)
-        return _invocation(request, ("run", "--format", "json"), same, delivered="stdin")
+        return _invocation(*_run(request, f"--session={request.session_id or ''}", "--dir", WORKDIR), delivered="stdin")
+
+    def reply(self, exit: int, out: str, err: str) -> Reply:
+        """The texts of its last step that has some; each step says what it cost."""
+        text, error, lost = "", "", False
+        session: str | None = None
+        parts: list[str] = []
+        tokens: list[object] = []
+        costs: list[float] = []
+        for event in _replies.events(out):
+            if event is None:
+                lost = True
+                continue
+            session = session or _replies.matching(_SESSION, event.get("sessionID"))
+            part = _replies.dictionary(event.get("part"))
+            match event.get("type"), part.get("text"):
+                case "step_start", _:
+                    parts, error, lost = [], "", False
+                case "text", str(found):
+                    parts.append(found)
+                    text = "\n".join(parts)
+                case "step_finish", _:
+                    tokens.append(_replies.dictionary(part.get("tokens")).get("total"))
+                    costs += [cost] if (cost := _replies.dollars(part.get("cost"))) is not None else []
+                case "error", _:
+                    error = _replies.own_words(event.get("error")) or "opencode told an error without a message"
+        if lost and not error:
+            text, error = "", "a part of what opencode printed is missing, and its answer with it"
+        failure = _replies.said(err if exit else "", "Error: ")
+        return _replies.made(
+            self.name, exit, out, err, text, error or failure,
+            conversation=session, tokens=_replies.count(*tokens), cost=sum(costs) if costs else None,
+            unknown=bool(exit and not session and failure.startswith("Error: Session not found")),
+        )  # fmt: skip
 
     def probes(self, session_id: str | None) -> tuple[Probe, ...]:
         """Only whether there is a database: what is in it, `opencode export` alone can tell."""
@@ -170,6 +216,27 @@ def _config(request: LaunchRequest) -> str:
     if request.permission_mode in _PERMISSIONS:
         config["permission"] = _PERMISSIONS[request.permission_mode]
     return json.dumps(config)
+
+
+def _run(request: LaunchRequest, *tail: str) -> tuple[LaunchRequest, tuple[str, ...], tuple[str, ...]]:
+    if request.read_only:
+        # A name that no configuration can know, and add to.
+        reader = "read-only-" + hashlib.sha256(request.session_dir.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+        args = _shared.without(request.args, frozenset(), _ELSEWHERE)
+        request = replace(request, permission_mode=None, args=args, env=_reading(request, reader))
+        tail = (f"--agent={reader}", *tail)
+    return request, ("run", "--format", "json"), tail
+
+
+def _reading(request: LaunchRequest, reader: str) -> dict[str, str]:
+    theirs = request.env.get("OPENCODE_CONFIG_CONTENT", "{}")
+    config = _shared.json_object(theirs)
+    if not config and theirs.strip() != "{}":
+        why = "OPENCODE_CONFIG_CONTENT is no JSON object, so that no permission can be added to it"
+        raise _shared.not_read_only(OpenCode.name, why, "a JSON object there, or a file that OPENCODE_CONFIG names")
+    agents = config.get("agent")
+    config["agent"] = {**(agents if isinstance(agents, dict) else {}), reader: _READER}
+    return {**request.env, "OPENCODE_CONFIG_CONTENT": json.dumps(config)}
 
 
 def _invocation(

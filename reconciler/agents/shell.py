@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from reconciler.agents import _shared
-from reconciler.core.agent import UNKNOWN, Activity, Facts, Invocation, LaunchRequest, Login, Probe, Stop
+from reconciler.agents import _replies, _shared
+from reconciler.core.agent import UNKNOWN, Activity, Facts, Invocation, LaunchRequest, Login, Probe, Reply, Stop
 
 
 class Shell:
@@ -14,6 +14,7 @@ class Shell:
     install = ""
     assigns_id = False
     resumable = False
+    can_be_read_only = False
     activity_source = False
     version_args: tuple[str, ...] = ()
     login = Login()
@@ -29,6 +30,10 @@ class Shell:
 
     def turn(self, request: LaunchRequest) -> Invocation:
         """The command with the prompt on stdin."""
+        if request.read_only:
+            raise _shared.not_read_only(
+                self.name, "a plain command does what it does", "an `[agents.NAME]` with `read_only`"
+            )
         if not request.prompt:
             return Invocation(_argv(request), dict(request.env))
         return Invocation(_argv(request), dict(request.env), stdin=request.prompt, delivered="stdin")
@@ -36,6 +41,10 @@ class Shell:
     def resume_turn(self, request: LaunchRequest) -> Invocation:
         """The command again."""
         return self.turn(request)
+
+    def reply(self, exit: int, out: str, err: str) -> Reply:
+        """What it printed."""
+        return _replies.plain(self.name, exit, out, err)
 
     def probes(self, session_id: str | None) -> tuple[Probe, ...]:
         """Nothing to read."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from reconciler.agents import _globs, _shared
+from reconciler.agents import _globs, _replies, _shared
 from reconciler.core.agent import (
     UNKNOWN,
     WORKDIR,
@@ -19,6 +19,7 @@ from reconciler.core.agent import (
     LaunchRequest,
     Login,
     Probe,
+    Reply,
     Stop,
 )
 from reconciler.errors import OperationError, SpecError
@@ -42,6 +43,7 @@ class Template:
     resume: tuple[str, ...] | None = None
     turn: tuple[str, ...] | None = None
     resume_turn: tuple[str, ...] | None = None
+    read_only: tuple[str, ...] = ()
     prompt_via: PromptVia | None = None
     store: tuple[str, ...] = ()
     version_args: tuple[str, ...] | None = None
@@ -74,6 +76,8 @@ class _Templated:
         self.install = template.install or (base.install if base else "")
         self.assigns_id = base.assigns_id if base else True
         self.resumable = template.resume is not None or bool(base and base.resumable)
+        plain = template.turn is None and template.resume_turn is None
+        self.can_be_read_only = bool(template.read_only or (plain and base and base.can_be_read_only))
         self.activity_source = bool(base and base.activity_source)
         given = template.version_args
         self.version_args = given if given is not None else base.version_args if base else ("--version",)
@@ -98,7 +102,7 @@ class _Templated:
         if self._template.turn is not None:
             return self._run(self._template.turn, request, headless=True)
         if self._base:
-            return self._base.turn(self._piped("turn", request))
+            return self._base.turn(self._piped("turn", request, self._base))
         raise self._cannot("turn")
 
     def resume_turn(self, request: LaunchRequest) -> Invocation:
@@ -106,8 +110,12 @@ class _Templated:
         if self._template.resume_turn is not None:
             return self._run(self._template.resume_turn, request, headless=True)
         if self._base:
-            return self._base.resume_turn(self._piped("resume_turn", request))
+            return self._base.resume_turn(self._piped("resume_turn", request, self._base))
         raise self._cannot("resume_turn")
+
+    def reply(self, exit: int, out: str, err: str) -> Reply:
+        """As the base reads it; a template alone prints its answer and nothing else."""
+        return self._base.reply(exit, out, err) if self._base else _replies.plain(self.name, exit, out, err)
 
     def probes(self, session_id: str | None) -> tuple[Probe, ...]:
         """The store globs of the template, in place of those of the base."""
@@ -207,14 +215,26 @@ class _Templated:
             return launch(merged)
         return replace(launch(replace(merged, prompt=None)), delivered="paste")
 
-    def _piped(self, way: str, request: LaunchRequest) -> LaunchRequest:
+    def _piped(self, way: str, request: LaunchRequest, base: Agent) -> LaunchRequest:
         """The base's own headless launch decides how the prompt travels; another wish needs a template."""
         if self._template.prompt_via == "stdin":
             raise SpecError(f'{self.name}: prompt_via = "stdin" needs a template `{way}` of its own')
-        return self._merged(request)
+        if not request.read_only:
+            return self._merged(request)
+        return replace(self._held(self._merged(request)), read_only=base.can_be_read_only)
+
+    def _held(self, request: LaunchRequest) -> LaunchRequest:
+        """A read-only turn takes the words of the template along, or is refused."""
+        if not self.can_be_read_only:
+            raise _shared.not_read_only(
+                self.name, "it has no `read_only`", f"`read_only = [...]` in [agents.{self.name}]"
+            )
+        return replace(request, args=(*request.args, *self._template.read_only))
 
     def _run(self, argv: tuple[str, ...], request: LaunchRequest, *, headless: bool) -> Invocation:
         merged = self._merged(request)
+        if headless and request.read_only:
+            merged = self._held(merged)
         _shared.mode_args(self.name, {}, merged.permission_mode)  # a template has no place for one: refuse it
         if merged.model and not any("{model}" in part for part in argv):
             raise SpecError(f"{self.name}: a model is set, but the template has no {{model}}")

@@ -370,7 +370,9 @@ class Runner:
         resume = talk.begun and agent.resumable and known is not None
         prompt = compose(cast.scene, self._chat, self._log.entries, owed)
         directory = f"{state_dir}/sessions/{who}/turns/{owed.turn_id}"
-        invocation = cast.invocation(who, directory, prompt, known, resume)
+        # A moderator changes no files; an agent that cannot be held to it, as one of templates, is told so.
+        read_only = cast.read_only or (owed.role == "moderator" and agent.can_be_read_only)
+        invocation = cast.invocation(who, directory, prompt, known, resume, read_only)
         environment = {**cast.environment(who), **invocation.env}
         shell = cast.host(who).shell or ""
         limit = max(1, round(cast.turn_timeout))
@@ -408,7 +410,7 @@ class Runner:
             return missed(chat, owed, "lost", "its host lost the turn: it was restarted, or the process killed")
         reply = self._cast.agent(owed.who).reply(_code(ended), ended.out, ended.err)
         usage: dict[str, float] = {"cost": reply.cost} if reply.cost else {}
-        if reply.tokens:
+        if reply.tokens and not reply.running:
             usage["tokens"] = reply.tokens
         if ended.exit == 0 and not reply.error:
             return answered(chat, owed, _kept(reply.text), usage, reply.conversation)

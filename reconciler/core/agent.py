@@ -14,7 +14,7 @@ from reconciler.core.observed import Facts, StoreFile
 
 __all__ = [
     "PROMPT_ARGV_LIMIT", "UNKNOWN", "WORKDIR", "Activity", "ActivityState", "Agent", "Claim", "Facts", "Invocation",
-    "LaunchRequest", "Login", "Probe", "Stop", "StoreFile",
+    "LaunchRequest", "Login", "Probe", "Reply", "Stop", "StoreFile",
 ]  # fmt: skip
 
 ActivityState = Literal["busy", "idle", "waiting", "unknown"]
@@ -68,6 +68,7 @@ class LaunchRequest:
     env: Mapping[str, str] = field(default_factory=dict)
     store: tuple[StoreFile, ...] = ()  # where the conversation lies, when resuming
     chat: str = ""  # what a moderator is given, see core.chats
+    read_only: bool = False  # for headless turns: it may change no file, whatever mode, args or settings say
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,24 @@ class Invocation:
     stdin: str | None = None
     delivered: Literal["argv", "stdin", "paste", "none"] = "none"
     inherits: tuple[str, ...] = ()  # variables of the program that launches it that go along, where they are set
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a headless turn answered. There is a `text` or an `error`, and both where a turn failed half-way.
+
+    Both come from outside, without control characters but newline and tab (`error`: one line); whoever shows them
+    escapes the rest.
+    """
+
+    text: str = ""
+    conversation: str | None = None  # the id that the agent names in its output
+    cost: float | None = None  # US dollars of this turn
+    tokens: int | None = None  # read and written
+    running: bool = False  # `tokens` counts the conversation so far, not this turn alone
+    error: str = ""  # one sentence, in the agent's words where it has some
+    unknown: bool = False  # it does not know the conversation that it was to resume
+    taken: bool = False  # the id that we chose is another conversation's
 
 
 @dataclass(frozen=True)
@@ -139,6 +158,7 @@ class Agent(Protocol):
     install: str  # the command that installs it, for remedies
     assigns_id: bool  # True: we choose the conversation id; False: it is read back with `conversation`
     resumable: bool  # False: there is no conversation (shell)
+    can_be_read_only: bool  # False: a turn with `read_only` is refused
     activity_source: bool  # False: activity is never known
     version_args: tuple[str, ...]
     login: Login
@@ -151,10 +171,13 @@ class Agent(Protocol):
         """Interactive, the same conversation; a prompt in the request is the next message."""
 
     def turn(self, request: LaunchRequest) -> Invocation:
-        """Headless: one prompt, then exit 0."""
+        """Headless: one prompt, then exit 0. Raises OperationError (read-only) where it cannot be `read_only`."""
 
     def resume_turn(self, request: LaunchRequest) -> Invocation:
-        """Headless: one more prompt in the same conversation."""
+        """Headless: one more prompt in the same conversation. Raises as `turn` does."""
+
+    def reply(self, exit: int, out: str, err: str) -> Reply:
+        """What such a turn answered: its exit code, stdout and stderr, which may be anything and cut anywhere."""
 
     def probes(self, session_id: str | None) -> tuple[Probe, ...]:
         """What to read at each look. `session_id` is None until it is known."""

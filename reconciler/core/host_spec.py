@@ -168,6 +168,10 @@ class AgentSpec(Model):
     resume: Argv | None = Field(None, description="Template: interactive, the same conversation.")
     turn: Argv | None = Field(None, description="Template: headless, one prompt.")
     resume_turn: Argv | None = Field(None, description="Template: headless, one more prompt in the same conversation.")
+    read_only: Words = Field(
+        (),
+        description="Added to a headless turn that may change no file, where the agent has no way of its own.",
+    )
     prompt_via: Literal["argv", "stdin", "paste"] | None = Field(
         None,
         description="How the first prompt gets in: an argument (up to 100 kB), standard input (headless), "

@@ -356,6 +356,7 @@ agents.codex permission_mode "x" ok | agents.codex start ["{prompt}"] ok | agent
 agents.codex turn ["x"] ok | agents.codex resume_turn ["x"] ok | agents.codex prompt_via "stdin" ok
 agents.codex store ["{home}/x"] ok | agents.codex version_args ["-v"] ok | agents.codex ready_pattern "x" ok
 agents.codex stop_keys ["C-c"] ok | agents.codex install "x" ok | agents.mine extends "codex" ok
+agents.codex read_only ["x"] ok
 sessions.s host "local" ok | sessions.s state "stopped" ok | sessions.s workdir "x" ok | sessions.s suspend true ok
 sessions.s workspace {repo="x",branch="x",base="main",kind="clone",setup=["x"],links={a="b"}} not-implemented
 sessions.s prompt "x" ok | sessions.s on_prompt_change "restart" ok | sessions.s on_prompt_change "ignore" ok
