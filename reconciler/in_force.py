@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from reconciler import drivers
 from reconciler.core.agent import Agent
 from reconciler.core.launching import checks_for
-from reconciler.core.observed import Observed, Reached, Unreached
+from reconciler.core.observed import HostSeen, Observed, Reached, Unreached
 from reconciler.core.spec import Desired
 from reconciler.core.transcript import Archived, Relation
 from reconciler.errors import HostError, ReconcilerError
-from reconciler.hosts import Hosts
+from reconciler.hosts import Connection, Hosts
 from reconciler.leases import Leases
 from reconciler.observe import look
 from reconciler.reconcile import agents_seen
@@ -59,7 +59,7 @@ class InForce:
         try:
             async with connects:  # only to connect: a host that hangs later holds up nobody
                 await connection.transport()
-            seen = await look(connection, self.desired.fleet.name, self.checks[name])
+            seen = await self._look(connection)
             if isinstance(seen, Reached):
                 only = Observed({name: seen})
                 agents = drivers.agents(self.desired, agents_seen(only))
@@ -74,3 +74,13 @@ class InForce:
             seen, related, heads = Unreached(name, "bug", f"{name}: this is a bug: {error}", "report it"), {}, {}
         now = asyncio.get_running_loop().time()
         return View(seen, related, heads, None, now - begun, now)
+
+    async def _look(self, connection: Connection) -> HostSeen:
+        """What a host says of itself. One that does not know our lease, or knows a later one, is told of it and looked
+        at again: else what is to be done there would be taken for overtaken, for ever."""
+        fence = self.leases.fence(connection.name)
+        seen = await look(connection, self.desired.fleet.name, self.checks[connection.name])
+        if isinstance(seen, Reached) and fence not in (None, seen.fence):
+            await self.leases.confirm(connection.name)
+            seen = await look(connection, self.desired.fleet.name, self.checks[connection.name])
+        return seen

@@ -19,6 +19,7 @@ from reconciler.runtimes.operations import Credentials, lease_operation, release
 
 TTL = 60  # seconds that a lease outlives its last operation
 PATIENCE = 5.0  # seconds that a host may take on which nothing is to be done
+LOST = frozenset({"fence-stale", "lease-held"})  # codes that say that somebody else has had the lease since
 
 
 def _read(path: str) -> str:
@@ -102,8 +103,12 @@ class Leases:
         if host in self.failed:
             raise self.failed[host]
         if host not in self._held:
-            raise OperationError(f"the lease of {host} was given back", code="lease-held", retry=True)
+            raise OperationError(f"the lease of {host} is not ours any more", code="lease-held", retry=True)
         return self._held[host][1]
+
+    def fence(self, host: str) -> int | None:
+        """That of the lease that we have, None without one."""
+        return self._held[host][1].fence if host in self._held else None
 
     def announce(self, local: str) -> None:
         """The fleet has sessions on `local` now, or has none any more: hosts learn it with their next lease."""
@@ -210,9 +215,19 @@ class Leases:
 
     async def _renew(self, connection: Connection, credentials: Credentials) -> None:
         nonce = secrets.token_hex(8)
-        # A host that does not answer, or has another master now, says so to the next operation.
-        with contextlib.suppress(HostError, OperationError):
+        try:
             await connection.operate(renew_operation(credentials, nonce), nonce)
+        except HostError:
+            pass  # the next operation finds out
+        except OperationError as error:
+            if error.code in LOST and self._held.get(connection.name) == (connection, credentials):
+                self.lose(connection.name)
+
+    async def confirm(self, host: str) -> None:
+        """A host that had another fence than ours while we thought that we had its lease: either the host forgot ours,
+        then it learns it again, or somebody else has had it since, then it is lost."""
+        if host in self._held:
+            await self._renew(*self._held[host])
 
     def lose(self, host: str) -> None:
         """It turned out that somebody else has it: the next `acquire` asks for it anew."""

@@ -15,11 +15,10 @@ from reconciler.errors import LeaseHeldError, ReconcilerError
 from reconciler.execute import Execution, Gates
 from reconciler.hosts import Hosts
 from reconciler.journal import Journal
-from reconciler.leases import Leases
+from reconciler.leases import LOST, Leases
 from reconciler.reconcile import Pass, arrived
 
 LOG = logging.getLogger(__name__)
-_LOST = frozenset({"fence-stale", "lease-held"})  # codes that say that somebody else has the lease now
 
 
 @dataclass(frozen=True)
@@ -115,7 +114,7 @@ class Works:
                 for a in work.actions
             )
         for outcome in outcomes:
-            if outcome.code in _LOST:
+            if outcome.code in LOST:
                 self._leases.lose(outcome.host)
         await self._ended(work, outcomes, foreign)
 

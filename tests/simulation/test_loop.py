@@ -11,6 +11,7 @@ import pytest
 
 from tests.simulation import clock
 from tests.simulation.controller import Controller, running, until
+from tests.simulation.scenario import Event, happen
 from tests.simulation.specs import FleetSpec, SessionSpec
 from tests.simulation.world import World, forget_pending, raise_now, secret_environment
 
@@ -256,5 +257,58 @@ def test_clock_jumps_of_hosts_change_nothing(tmp_path: Path, jump: float) -> Non
             later = [op["OP"] for _, op in controller.line.log][done:]
             assert set(later) <= {"renew", "lease"}
             assert len(world.live("a")) == 1
+
+    tell(tmp_path, story)
+
+
+def sleeps(controller: Controller, seconds: float) -> None:
+    """As a laptop does: what it wants to send is sent when it wakes up."""
+    controller.line.wakes = asyncio.get_running_loop().time() + seconds
+
+
+def test_a_host_that_another_controller_had_meanwhile_is_kept_on_after_sleep(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        async with running(world, FLEET) as one:
+            await until("a runs", lambda: world.live("a"))
+            await asyncio.sleep(60)
+            sleeps(one, 300)
+            await asyncio.sleep(250)
+            await world.apply(fleet(state="stopped"), controller="two")
+            assert not world.live("a")
+            assert await until("a runs again", lambda: world.live("a")) < 100
+        world.check_fences()
+
+    tell(tmp_path, story)
+
+
+def test_a_machine_that_lost_its_disk_gets_its_session_back_whatever_its_fences_were(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        for prompt in ("p2", "p3", "p4"):
+            await world.apply(fleet(host="h2", prompt=prompt))
+        async with running(world, fleet(host="h2", prompt="p4")) as controller:
+            world.machines["h2"].power_cut()
+            await until("a runs", lambda: world.live("a"))
+            await asyncio.sleep(5)  # its lease was taken a moment ago, and is not renewed soon
+            happen(world, Event("lost", 2))
+            done = controller.line.calls
+            assert await until("a runs again", lambda: world.live("a")) < 40
+            assert controller.line.calls - done < 40
+
+    tell(tmp_path, story)
+
+
+def test_a_machine_that_lost_its_disk_is_kept_on_though_another_controller_asked_it_first(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        world.crowded = True
+        async with running(world, FLEET) as one:
+            await until("a runs", lambda: world.live("a"))
+            async with running(world, FLEET, "two"):
+                await asyncio.sleep(60)
+                one.line.faults["h1"] = ["hang"] * 3
+                happen(world, Event("lost", 1))
+                await until("the other one asked for its lease", lambda: world.machines["h1"].fence > 4)
+                assert not world.live("a")
+                assert await until("a runs again", lambda: world.live("a")) < 100
+        world.check_fences()
 
     tell(tmp_path, story)
