@@ -63,21 +63,27 @@ class Cast:
         """The agent of `who`."""
         return self.agents[self.desired.sessions[who].agent]
 
-    def invocation(self, who: str, directory: str, prompt: str, conversation: str | None, resume: bool) -> Invocation:
-        """How `who` is run for one turn. Raises ReconcilerError or ValueError where its agent refuses the request."""
+    def invocation(
+        self, who: str, directory: str, prompt: str, conversation: tuple[str | None, bool], read_only: bool
+    ) -> Invocation:
+        """How `who` is run for one turn, in a conversation of that id, which has begun or has not.
+
+        Raises ReconcilerError or ValueError where its agent refuses the request.
+        """
         session, agent = self.desired.sessions[who], self.agent(who)
         request = LaunchRequest(
             command=host_command(Context(self.desired, self.agents, "", ""), who),
             workdir=self.workdir(who),
             session_dir=directory,
-            session_id=conversation,
+            session_id=conversation[0],
             prompt=prompt,
             model=session.model,
             permission_mode=session.permission_mode,
             args=session.args,
             env=self.environment(who),
+            read_only=read_only,
         )
-        return agent.resume_turn(request) if resume else agent.turn(request)
+        return agent.resume_turn(request) if conversation[1] else agent.turn(request)
 
     def workdir(self, who: str) -> str:
         """Where the turns of `who` run, as written."""

@@ -321,10 +321,17 @@ class TestChecks:
         assert [(m.from_, m.to) for m in found.moved] == [("session.y", "session.a")]
         assert [(r.address, r.action) for r in found.removed] == [("session.z", "forget")]
 
-    def test_group_chats_are_checked_although_not_implemented(self) -> None:
+    def test_whom_a_group_chat_names_has_to_be_there_and_once(self) -> None:
         said = summaries("[group_chats.c]\nmoderator = 'x'\nparticipants = ['y']\n")
-        assert said[1:] == ["unknown session `x`", "unknown session `y`"]
-        assert said[0] == "`group_chats` is specified but not implemented yet"
+        assert said == ["unknown session `x`", "unknown session `y`"]
+        chat = (
+            SESSION
+            + "[group_chats.NAME]\nmoderator = 'a'\nparticipants = ['a', 'b', 'b']\n[sessions.b]\nagent = 'codex'\n"
+        )
+        assert summaries(chat.replace("NAME", "c")) == [
+            "`a` cannot take part in the chat that it moderates", "`b` takes part twice",
+        ]  # fmt: skip
+        assert "there is a session `b` too" in summaries(chat.replace("NAME", "b"))
 
     def test_errors_of_one_key_do_not_hide_those_of_another(self) -> None:
         assert len(summaries(SESSION.replace("codex", "codx") + "state = 'x'\nhost = 'nowhere'\n")) == 3
@@ -370,22 +377,22 @@ sessions.s sync {transcript=false} ok | sessions.s sync {interval="1m"} ok
 sessions.s protect true ok | sessions.s ignore ["model"] ok | sessions.s labels {a="b"} ok
 sessions.s description "x" ok | sessions.s lifecycle "service" ok
 sessions.s depends_on [] ok
-group_chats.g moderator {agent="codex",host="local",workdir="x",model="x"} not-implemented
-group_chats.g prompt "x" not-implemented | group_chats.g state "closed" not-implemented
-group_chats.g max_rounds 3 not-implemented | group_chats.g turn_timeout "1m" not-implemented
-group_chats.g read_only true not-implemented | group_chats.g on_prompt_change "ignore" not-implemented
+group_chats.g moderator {agent="codex",host="local",workdir="x",model="x"} ok
+group_chats.g prompt "x" ok | group_chats.g state "closed" ok
+group_chats.g max_rounds 3 ok | group_chats.g turn_timeout "1m" ok
+group_chats.g read_only true ok | group_chats.g max_cost 1.5 ok | group_chats.g on_prompt_change "ignore" ok
 playbooks.p session "s" not-implemented | playbooks.p host "local" not-implemented
 playbooks.p agent "codex" not-implemented | playbooks.p workdir "x" not-implemented
 playbooks.p fresh_context "task" not-implemented
 playbooks.p loop true not-implemented | playbooks.p max_loops 2 not-implemented
 playbooks.p reset_on_completion true not-implemented | playbooks.p prompt "x" not-implemented
-defaults.host user "x" ok | defaults.session model "x" ok | defaults.group_chat max_rounds 2 not-implemented
+defaults.host user "x" ok | defaults.session model "x" ok | defaults.group_chat max_rounds 2 ok
 """
 REQUIRED = {
     "notifiers.n": 'url = "json://x"',
     "notifiers.f": 'kind = "github"\nrepository = "x/y"\ntoken = "x"',
     "sessions.s": 'agent = "codex"\n',
-    "group_chats.g": 'participants = ["p"]\nmoderator = "p"\n',
+    "group_chats.g": 'participants = ["p"]\nmoderator = "s"\n',
     "playbooks.p": 'documents = ["x"]\n',
 }
 ROWS = [tuple(row.strip().split(" ", 2)) for line in KEYS.strip().splitlines() for row in line.split(" | ")]
