@@ -43,7 +43,7 @@ def as_session(chat: GroupChat) -> Session:
         strategy="process",
         workdir="~",
         state="running" if chat.state == "open" else "stopped",
-        stop=Stop(timeout=chat.turn_timeout + 30),  # for the turns that run when it is closed
+        stop=Stop().model_copy(update={"timeout": chat.turn_timeout + 30}),  # for turns that run when it is closed
         depends_on=tuple(Dependency(session=name, until="started") for name in members),
     )
 

@@ -23,6 +23,7 @@ from reconciler.core.agent import (
     LaunchRequest,
     StoreFile,
 )
+from reconciler.core.spec import MODERATOR
 from reconciler.core.transcript import safe_name
 
 SESSION_ID = "0f0e0d0c-0b0a-4908-8706-050403020100"
@@ -36,7 +37,8 @@ LOOSE = (
 def built_in() -> list[Agent]:
     names = [module.name for module in pkgutil.iter_modules(reconciler.agents.__path__)]
     modules = [importlib.import_module(f"reconciler.agents.{name}") for name in names if not name.startswith("_")]
-    return [module.AGENT for module in modules if hasattr(module, "AGENT")]
+    # The moderator is ours, and nobody can name it: see test_moderator.py.
+    return [module.AGENT for module in modules if hasattr(module, "AGENT") and module.AGENT.name != MODERATOR]
 
 
 def agents() -> list[Agent]:
