@@ -14,7 +14,7 @@ from reconciler.core.observed import Reached, clean
 from reconciler.core.spec import BUILT_IN_AGENTS, Desired, Session
 
 TMUX = (3, 2)
-_CHANNELS = 6  # that we may use at once on one connection
+CHANNELS = 6  # that we may use at once on one connection
 _SKEW = 60  # seconds
 _FULL, _TIGHT = 100_000, 2_000_000  # kB
 _INSTALL = {
@@ -295,9 +295,9 @@ def _clock(seen: Reached, now: float) -> Check:
 
 
 def _sessions_at_once(seen: Reached, channels: int) -> Check:
-    if channels >= _CHANNELS:
+    if channels >= CHANNELS:
         return Check("channels", True, f"{channels} at once on one connection")
-    what = f"its sshd opens only {channels} sessions on one connection"
+    what = f"its sshd opens only {channels} session{'s' if channels != 1 else ''} on one connection"
     return Check("channels", None, what, "in its sshd_config: MaxSessions 10")
 
 
