@@ -14,6 +14,7 @@ from reconciler import drivers
 from reconciler.core.observed import LOOK_LIMIT, Reached, clean, parse_look
 from reconciler.core.spec import Host
 from reconciler.errors import HostError, OperationError
+from reconciler.redaction import redact
 from reconciler.runtimes.operations import look_call, look_definition, parse_answer
 from reconciler.secret_values import resolve
 from reconciler.transports import Channel, Limited, Transport
@@ -167,10 +168,10 @@ _REMEDIES = {
 def _refusal(host: str, answer: Mapping[str, Any]) -> OperationError:
     """What a refused operation means, in words."""
     code = clean(answer.get("code", "failed"), 40)
-    message = clean(answer.get("message", ""))
+    message = clean(redact(str(answer.get("message", ""))))
     if code == "launch" and isinstance(answer.get("exit"), dict):
         ended = answer["exit"]
-        code, detail = clean(ended.get("error", ""), 40) or "exited", clean(ended.get("detail", ""))
+        code, detail = clean(ended.get("error", ""), 40) or "exited", clean(redact(str(ended.get("detail", ""))))
         message = {
             "agent-missing": f"its agent is not on the PATH of the login shell: {detail}",
             "workdir-missing": f"its working directory {detail} does not exist",
