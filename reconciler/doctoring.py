@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterable, Sequence
 
 from reconciler import drivers
 from reconciler.core.agent import Login
-from reconciler.core.checkup import CHANNELS, Check, Examined, Facts, examined, parse_facts, questions, wanted_agents
+from reconciler.core.checkup import Examined, examined, questions, wanted_agents
+from reconciler.core.facts import Check, Facts, parse_facts
+from reconciler.core.machine import CHANNELS
 from reconciler.core.spec import Desired, Host
 from reconciler.errors import HostError, ReconcilerError
 from reconciler.hosts import Connection, Hosts
@@ -61,6 +63,9 @@ async def _facts(transport: Transport, home: str, path: str, logins: Sequence[Lo
         if login.retention is not None:
             file, text, _ = login.retention
             words += ["text", file.replace("{home}", home), text]
+        if login.trust is not None:
+            kind, file = login.trust
+            words += ["trusts", file.replace("{home}", home), kind]
     done = await transport.run(("sh",), stdin=doctor_script(path, nonce, words).encode(), timeout=30.0)
     return parse_facts(nonce, done.out)
 
