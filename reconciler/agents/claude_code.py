@@ -18,6 +18,7 @@ from reconciler.core.agent import (
     Probe,
     Reply,
     Stop,
+    trustable,
 )
 
 _HOME = "{CLAUDE_CONFIG_DIR:-{home}/.claude}"
@@ -72,6 +73,7 @@ class ClaudeCode:
         "claude, then /login",
         ("{home}/.claude/settings.json", "cleanupPeriodDays", "claude deletes conversations after 30 days: "
          'put "cleanupPeriodDays": 3650 into ~/.claude/settings.json'),
+        ("projects", "{home}/.claude.json"),
     )  # fmt: skip
     known_versions = "2.1"
 
@@ -263,7 +265,7 @@ def _headless_options(request: LaunchRequest, conversation: tuple[str, str]) -> 
 def _interactive(request: LaunchRequest, conversation: tuple[str, str]) -> Invocation:
     argv = (request.command, *_options(request, conversation))
     # Read at one place in the program: "is this cwd trusted". Permission rules and modes do not look at it.
-    env = {"CLAUDE_CODE_SANDBOXED": "1"} if _shared.trusted(request.workdir) else {}
+    env = {"CLAUDE_CODE_SANDBOXED": "1"} if trustable(request.workdir) else {}
     env.update(request.env)
     if not request.prompt:
         return Invocation(argv, env)
