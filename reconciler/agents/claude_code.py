@@ -96,12 +96,12 @@ class ClaudeCode:
     def reply(self, exit: int, out: str, err: str) -> Reply:
         """From its result; its `subtype` says "success" on errors too."""
         result = _replies.document(out, "result", "is_error")
-        said = _replies.own_words(result.get("result"))
-        failed = result.get("is_error") is not False
-        if failed and not said:
-            said = _replies.own_words({"message": result.get("subtype")})
+        text, errors = result.get("result"), result.get("errors")
+        failed = result.get("is_error") is not False or not isinstance(text, str)
+        told = (text, *(errors if isinstance(errors, list) else ()), result.get("subtype"))
+        error = next((words for words in told if isinstance(words, str) and words), "")
         return _replies.made(
-            self.name, exit, out, err, "" if failed else said, said if failed else "",
+            self.name, exit, out, err, "" if failed else str(text), error if failed else "",
             conversation=_replies.matching(_UUID, result.get("session_id")),
             cost=_replies.dollars(result.get("total_cost_usd")),
             tokens=_tokens(result),
