@@ -13,6 +13,7 @@ from reconciler.chat.turns import Chat, Owed, Talk
 
 ONE_LIMIT = 20_000  # characters of one contribution as others get to read it
 ALL_LIMIT = 80_000  # characters of all that is told at once; the oldest goes first
+_LEFT_OUT = "[older contributions are left out]"
 
 _BLOCK = """\
 To ask participants, end your answer with a block like this one, and nothing behind it:
@@ -41,7 +42,8 @@ def compose(scene: Scene, chat: Chat, entries: Sequence[Entry], owed: Owed) -> s
     first = not heard
     placed = ((_place(chat, entry), entry) for entry in entries)
     new = sorted((item for item in placed if heard < item[0] <= owed.cause), key=itemgetter(0))
-    told = [line for _, entry in new if not _own(entry, owed.who) and (line := _told(entry, owed))]
+    others = [entry for _, entry in new if not _own(entry, owed.who)]
+    told = [(line, entry.seq == chat.current) for entry in others if (line := _told(entry, owed))]
     parts = [_introduction(scene, chat, owed)] if first else []
     if told:
         parts.append(("The chat so far:" if first else "New in the chat:") + "\n\n" + _bounded(told))
@@ -107,15 +109,16 @@ def _cut(text: str) -> str:
     return shortened(text, ONE_LIMIT)
 
 
-def _bounded(told: Sequence[str]) -> str:
+def _bounded(told: Sequence[tuple[str, bool]]) -> str:
+    """As much as may be told, but the message in question in any case."""
     kept: list[str] = []
     size = 0
-    for text in reversed(told):
+    for text, asked in reversed(told):
         size += len(text)
-        if kept and size > ALL_LIMIT:
-            kept.append("[older contributions are left out]")
-            break
-        kept.append(text)
+        if asked or not kept or size <= ALL_LIMIT:
+            kept.append(text)
+        elif kept[-1] != _LEFT_OUT:
+            kept.append(_LEFT_OUT)
     return "\n\n".join(reversed(kept))
 
 

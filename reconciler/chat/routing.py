@@ -138,7 +138,7 @@ def _checked(wanted: Sequence[tuple[str, str]], names: _Names) -> Route:
     if unknown:
         return Route(trouble=f"there is no participant {_some(unknown)}; there are {', '.join(names.all) or 'none'}")
     if not messages:
-        return Route(trouble="the block delegates to nobody")
+        return Route(trouble="it delegates to nobody")
     return Route({name: "\n\n".join(part for part in parts if part) for name, parts in messages.items()})
 
 
