@@ -74,7 +74,7 @@ class Moderator:
     def activity(self, facts: Facts) -> Activity:
         """Its state; who owes a turn is the detail."""
         entry = _entry(facts)
-            state = _STATES.get(str(entry.get("state")))
+        state = _STATES.get(str(entry.get("state")))
         if state is None:
             return UNKNOWN
         since = entry.get("since")
