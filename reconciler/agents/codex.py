@@ -58,9 +58,10 @@ _MODES = {
 
 
 # A rule of the user's that allows a command would run it outside of the sandbox; apps and plugins bring tools of their
-# own. `-c` says the last word on all but the options below.
+# own, agents of its own might outlive the turn. `-c` says the last word on all but the options below.
 _READ_ONLY = (
     "--ignore-rules", *_mode("read-only", "never"), "-c", "features.apps=false", "-c", "features.plugins=false",
+    "-c", "features.multi_agent=false", "-c", "features.multi_agent_v2=false",
 )  # fmt: skip
 _LOOSE = frozenset(
     ("--dangerously-bypass-approvals-and-sandbox", "--yolo", "--approve-for-me", "--full-auto", "--trust",
