@@ -21,7 +21,11 @@ SAID = {
 
 
 def facts(pid: int | None = 7, **said: object) -> Facts:
-    return Facts(texts={"chat": json.dumps({**SAID, **said})}, pid=pid, store=(StoreFile("/x/log.jsonl", 10, 1.0),))
+    return saying({**SAID, **said}, pid)
+
+
+def saying(said: dict[str, object], pid: int | None = 7) -> Facts:
+    return Facts(texts={"chat": json.dumps(said)}, pid=pid, store=(StoreFile("/x/log.jsonl", 10, 1.0),))
 
 
 def test_it_starts_by_the_very_interpreter_that_runs_the_program_and_reads_nothing_of_its_directory() -> None:
@@ -57,7 +61,7 @@ def test_what_another_process_said_or_nobody_could_have_said_counts_for_nothing(
         {"state": []}, {"state": "x"}, {"owed": 3}, {"owed": [1, {"who": None}]}, {"since": "x"}, {"cost": "x"},
     ]  # fmt: skip
     for hostile in strange_words:
-        assert AGENT.activity(facts(**hostile)).state in ("unknown", "busy")
+        assert AGENT.activity(saying({**SAID, **hostile})).state in ("unknown", "busy")
     assert AGENT.ready(facts())
 
 
