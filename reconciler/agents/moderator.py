@@ -23,7 +23,7 @@ from reconciler.errors import OperationError
 # It connects to hosts as its caller does, with that one's SSH agent; and finds the program where its caller found it.
 INHERITS = ("SSH_AUTH_SOCK", "KRB5CCNAME", "PYTHONPATH")
 STATE_FILE, LOG_FILE = "chat-state.json", "log.jsonl"
-_STATES: dict[object, ActivityState] = {
+_STATES: dict[str, ActivityState] = {
     "idle": "idle", "closed": "idle", "moderating": "busy", "gathering": "busy", "closing": "busy", "waiting": "busy",
 }  # fmt: skip
 
@@ -74,7 +74,7 @@ class Moderator:
     def activity(self, facts: Facts) -> Activity:
         """Its state; who owes a turn is the detail."""
         entry = _entry(facts)
-        state = _STATES.get(entry.get("state"))
+        state = _STATES.get(str(entry.get("state")))
         if state is None:
             return UNKNOWN
         since = entry.get("since")

@@ -12,7 +12,8 @@ Kind = Literal["user", "moderator", "participant", "system"]
 OUTCOMES = ("ok", "failed", "timeout", "lost", "unreachable", "removed", "unclear", "late")
 # What a system entry is about. `idle` closes a message, `closed` the chat.
 EVENTS = ("opened", "members", "conversation", "note", "idle", "closed")
-LINE_LIMIT = 2_000_000  # bytes; a line of ours is far shorter
+LINE_LIMIT = 20_000_000  # bytes; a line of ours is far shorter
+NUMBER_LIMIT = 1e15  # amounts and times beyond that are none
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Entry:
     @property
     def cost(self) -> float:
         """US dollars, as far as its agent told."""
-        return self.usage.get("cost", 0.0)
+        return max(0.0, self.usage.get("cost", 0.0))
 
     @property
     def said(self) -> bool:
@@ -52,7 +53,7 @@ class Entry:
         values = asdict(self)
         values["from"] = values.pop("sender")
         order = ("seq", "turn_id", "round", "at", "from", "to", "kind", "text", "status", "usage", "data")
-        kept = {key: values[key] for key in order if values[key] not in ("", {}) or key == "text"}
+        kept = {key: values[key] for key in order if values[key] not in ("", {}) or key in ("from", "text")}
         return json.dumps(kept, ensure_ascii=False, separators=(",", ":"))
 
     def numbered(self, seq: int, at: float) -> Entry:
@@ -85,18 +86,19 @@ def _check(entry: Entry) -> None:
     texts = (entry.sender, entry.text, entry.status, entry.turn_id, *entry.to)
     if not all(isinstance(text, str) for text in texts):
         raise ValueError("a text in it is none")
-    if not _whole(entry.seq) or not _whole(entry.round) or isinstance(entry.at, bool):
+    if not all(isinstance(n, int) and _number(n) and n >= 0 for n in (entry.seq, entry.round)):
         raise ValueError("a number in it is none")
-    if not isinstance(entry.at, int | float):
+    if not _number(entry.at):
         raise ValueError("`at` is no time")
     known = EVENTS if entry.kind == "system" else OUTCOMES
     if entry.kind not in get_args(Kind) or entry.status not in known:
         raise ValueError("kind or status is not a known word")
     if not isinstance(entry.usage, dict) or not isinstance(entry.data, dict):
         raise ValueError("`usage` or `data` is no table")
-    if not all(isinstance(n, int | float) and not isinstance(n, bool) for n in entry.usage.values()):
+    if not all(_number(n) for n in entry.usage.values()):
         raise ValueError("`usage` holds what is no number")
 
 
-def _whole(number: object) -> bool:
-    return isinstance(number, int) and not isinstance(number, bool) and number >= 0
+def _number(value: object) -> bool:
+    """Whether it can be reckoned with: neither infinite, nor so large that sums fail."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= NUMBER_LIMIT

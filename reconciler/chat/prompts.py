@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 
+from reconciler.chat._prose import shortened
 from reconciler.chat.entries import Entry
 from reconciler.chat.routing import prose
 from reconciler.chat.turns import Chat, Owed, Talk
 
 ONE_LIMIT = 20_000  # characters of one contribution as others get to read it
 ALL_LIMIT = 80_000  # characters of all that is told at once; the oldest goes first
+_LEFT_OUT = "[older contributions are left out]"
 
 _BLOCK = """\
 To ask participants, end your answer with a block like this one, and nothing behind it:
@@ -35,11 +38,12 @@ class Scene:
 
 def compose(scene: Scene, chat: Chat, entries: Sequence[Entry], owed: Owed) -> str:
     """The prompt of one turn. `entries` is the log up to and beyond its cause."""
-    talk = chat.talks.get(owed.who, Talk())
-    first = not talk.begun
-    since = 0 if first or owed.anew else talk.heard
-    new = [entry for entry in entries if since < entry.seq <= owed.cause and entry.sender != owed.who]
-    told = [line for entry in new if (line := _told(entry))]
+    heard = chat.talks.get(owed.who, Talk()).heard
+    first = not heard
+    placed = ((_place(chat, entry), entry) for entry in entries)
+    new = sorted((item for item in placed if heard < item[0] <= owed.cause), key=itemgetter(0))
+    others = [entry for _, entry in new if not _own(entry, owed.who)]
+    told = [(line, entry.seq == chat.current) for entry in others if (line := _told(entry, owed))]
     parts = [_introduction(scene, chat, owed)] if first else []
     if told:
         parts.append(("The chat so far:" if first else "New in the chat:") + "\n\n" + _bounded(told))
@@ -47,6 +51,16 @@ def compose(scene: Scene, chat: Chat, entries: Sequence[Entry], owed: Owed) -> s
     own = _for_moderator(scene, owed, first) if owed.role == "moderator" else _for_participant(chat, owed, cause)
     parts.append(own)
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _place(chat: Chat, entry: Entry) -> int:
+    """When an entry became part of what is talked about: a user's message once it is taken up, not while it waits."""
+    return chat.taken.get(entry.seq, 0) if entry.kind == "user" else entry.seq
+
+
+def _own(entry: Entry, who: str) -> bool:
+    """Whether somebody said it in a turn. A user may be called the same."""
+    return entry.sender == who and entry.kind in ("moderator", "participant")
 
 
 def _introduction(scene: Scene, chat: Chat, owed: Owed) -> str:
@@ -66,47 +80,45 @@ def _introduction(scene: Scene, chat: Chat, owed: Owed) -> str:
     )
 
 
-def _told(entry: Entry) -> str:
+def _told(entry: Entry, owed: Owed) -> str:
     """One entry as others get to read it; nothing for what is no contribution and no news."""
     if entry.kind == "moderator" and entry.said:
-        return _delegated(entry)
+        return _delegated(entry, owed.who if entry.seq == owed.cause else "")
     if entry.said:
         return f"[{entry.sender}]\n{_cut(entry.text)}"
-    if entry.kind in ("participant", "moderator"):
+    if entry.kind in ("participant", "moderator") and entry.status != "late":
         return f"[{entry.sender} gave no answer: {entry.status}. {_cut(entry.text)}]"
     if entry.status == "members":
         return f"[{_cut(entry.text)}]"
     return ""
 
 
-def _delegated(entry: Entry) -> str:
-    """A moderator's answer: its prose, and what was said to each alone."""
+def _delegated(entry: Entry, but: str) -> str:
+    """A moderator's answer: its prose, and what was said to each alone but to one, who is told that apart."""
     final, messages = entry.data.get("final"), entry.data.get("messages")
     spoken = prose(entry.text) or (final if isinstance(final, str) else "")
     to = f" to {', '.join(entry.to)}" if entry.to else ""
     lines = [f"[{entry.sender}{to}]\n{_cut(spoken)}" if spoken else f"[{entry.sender}{to}]"]
     for name, message in messages.items() if isinstance(messages, Mapping) else ():
-        if message and message != entry.text.strip():
+        if message and message != entry.text.strip() and name != but:
             lines.append(f"(to {name}) {_cut(str(message))}")
-    return "\n".join(lines)
+    return "\n".join(lines) if spoken or len(lines) > 1 or not but else ""
 
 
 def _cut(text: str) -> str:
-    if len(text) <= ONE_LIMIT:
-        return text
-    half = ONE_LIMIT // 2
-    return f"{text[:half]}\n[... {len(text) - 2 * half} characters left out ...]\n{text[-half:]}"
+    return shortened(text, ONE_LIMIT)
 
 
-def _bounded(told: Sequence[str]) -> str:
+def _bounded(told: Sequence[tuple[str, bool]]) -> str:
+    """As much as may be told, but the message in question in any case."""
     kept: list[str] = []
     size = 0
-    for text in reversed(told):
+    for text, asked in reversed(told):
         size += len(text)
-        if kept and size > ALL_LIMIT:
-            kept.append("[older contributions are left out]")
-            break
-        kept.append(text)
+        if asked or not kept or size <= ALL_LIMIT:
+            kept.append(text)
+        elif kept[-1] != _LEFT_OUT:
+            kept.append(_LEFT_OUT)
     return "\n\n".join(reversed(kept))
 
 

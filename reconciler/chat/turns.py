@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from reconciler.chat._prose import shortened
 from reconciler.chat.entries import Entry
-from reconciler.chat.routing import route
+from reconciler.chat.routing import REPLY_LIMIT, route
 
 State = Literal["idle", "moderating", "gathering", "closed"]
 # Why a message, or the chat, is closed.
@@ -22,6 +24,8 @@ REASONS: Mapping[str, str] = {
 }
 TRIES = 2  # a moderator's turn that failed is asked for once more: it changes nothing
 _BEGUN = ("ok", "unclear", "failed", "timeout", "lost")  # outcomes of turns that reached the agent, or may have
+_HEARD = ("ok", "unclear", "timeout")  # of turns whose prompt surely did
+MESSAGES_LIMIT = 1_000_000  # characters of all that one reply says to each alone
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ class Talk:
     number: int = 0
     begun: bool = False
     id: str | None = None  # where the agent named it itself
-    heard: int = 0  # the last entry that it was told
+    heard: int = 0  # the last entry that it was surely told
 
 
 @dataclass(frozen=True)
@@ -72,8 +76,10 @@ class Chat:
     current: int | None = None  # the message that is being worked on
     round: int = 0
     queue: tuple[int, ...] = ()
+    taken: Mapping[int, int] = field(default_factory=dict)  # users' messages: after which entry they were taken up
     owed: tuple[Owed, ...] = ()
     closing: str = ""  # why the present message is to be closed next
+    withheld: tuple[Owed, ...] = ()  # what would be owed but for a limit
     closed: bool = False
     heard: frozenset[str] = frozenset()  # ids of users' messages
     prompt: str = ""  # the id of the last message that came from the specs
@@ -120,23 +126,31 @@ def turn_id(chat: Chat, who: str, cause: int, attempt: int) -> str:
 def after(chat: Chat, entry: Entry, limits: Limits) -> Chat:
     """The chat after one more entry."""
     chat = replace(chat, seq=entry.seq, cost=chat.cost + entry.cost, spent=chat.spent + entry.cost)
+    if any(owed.turn_id == entry.turn_id for owed in chat.withheld):
+        # The limits were others then: they bound what is yet to come, and never undo what was said.
+        chat = replace(chat, owed=chat.withheld, withheld=(), closing="", round=chat.withheld[0].round)
     match entry.kind:
         case "system":
             return _happened(chat, entry)
         case "user":
             return _asked(chat, entry)
-        case "moderator":
-            return _moderated(_settled(chat, entry), entry, limits) if _is_owed(chat, entry) else _late(chat, entry)
-        case "participant":
-            return _gathered(_settled(chat, entry), limits) if _is_owed(chat, entry) else _late(chat, entry)
-
-
-def _is_owed(chat: Chat, entry: Entry) -> bool:
-    return any(owed.turn_id == entry.turn_id for owed in chat.owed)
+    owed = next((owed for owed in chat.owed if owed.turn_id == entry.turn_id), None)
+    if owed is None:
+        return _late(chat, entry)
+    if entry.kind == "moderator":
+        return _moderated(_settled(chat, entry, owed), entry, owed, limits)
+    return _gathered(_settled(chat, entry, owed), limits)
 
 
 def _late(chat: Chat, entry: Entry) -> Chat:
-    return replace(chat, done=chat.done | {entry.turn_id})
+    """It leads to nothing; but whoever answered has a conversation."""
+    chat = replace(chat, done=chat.done | {entry.turn_id})
+    if entry.status not in ("ok", "late"):
+        return chat
+    talk = chat.talks.get(entry.sender, Talk())
+    named = entry.data.get("conversation")
+    talk = replace(talk, begun=True, id=named if isinstance(named, str) and named else talk.id)
+    return replace(chat, talks={**chat.talks, entry.sender: talk})
 
 
 def _happened(chat: Chat, entry: Entry) -> Chat:
@@ -145,9 +159,8 @@ def _happened(chat: Chat, entry: Entry) -> Chat:
             identity = str(entry.data.get("id", "")) or chat.id
             members = tuple(str(name) for name in entry.data.get("participants", ()))
             chat = replace(chat, id=identity, moderator=str(entry.data.get("moderator", "")), participants=members)
-            if entry.status == "opened":
-                return _next_message(replace(chat, closed=False))
-            return replace(chat, owed=tuple(_by_moderator(chat, owed) for owed in chat.owed))
+            chat = replace(chat, owed=tuple(_by_moderator(chat, owed) for owed in chat.owed))
+            return _next_message(replace(chat, closed=False)) if entry.status == "opened" else chat
         case "conversation":
             return _anew(chat, entry)
         case "idle":
@@ -158,14 +171,14 @@ def _happened(chat: Chat, entry: Entry) -> Chat:
 
 
 def _over(chat: Chat) -> Chat:
-    return replace(chat, current=None, round=0, owed=(), closing="", spent=0.0, unclear=False)
+    return replace(chat, current=None, round=0, owed=(), withheld=(), closing="", spent=0.0, unclear=False)
 
 
 def _by_moderator(chat: Chat, owed: Owed) -> Owed:
     """A turn that the moderator owes is owed by whoever moderates now."""
     if owed.role == "participant" or owed.who == chat.moderator:
         return owed
-    return _moderators(chat, owed.cause, owed.attempt, owed.trouble)
+    return _moderators(chat, owed.cause, owed.attempt, owed.trouble, owed.anew)
 
 
 def _anew(chat: Chat, entry: Entry) -> Chat:
@@ -181,6 +194,8 @@ def _anew(chat: Chat, entry: Entry) -> Chat:
 
 
 def _asked(chat: Chat, entry: Entry) -> Chat:
+    if entry.turn_id in chat.heard:
+        return chat
     known = chat.heard | {entry.turn_id}
     prompt = entry.turn_id if entry.turn_id.startswith("prompt-") else chat.prompt
     chat = replace(chat, heard=known, prompt=prompt, queue=(*chat.queue, entry.seq))
@@ -192,47 +207,49 @@ def _next_message(chat: Chat) -> Chat:
     if not chat.queue or chat.current is not None or chat.closed:
         return chat
     first, *rest = chat.queue
-    chat = replace(chat, current=first, queue=tuple(rest), round=1, spent=0.0)
-    return replace(chat, owed=(_moderators(chat, first),))
+    taken = {**chat.taken, first: chat.seq}
+    chat = replace(chat, current=first, queue=tuple(rest), taken=taken, round=1, spent=0.0)
+    return replace(chat, owed=(_moderators(chat, chat.seq),))
 
 
-def _moderators(chat: Chat, cause: int, attempt: int = 1, trouble: str = "") -> Owed:
+def _moderators(chat: Chat, cause: int, attempt: int = 1, trouble: str = "", anew: bool = False) -> Owed:
+    """A turn of whoever moderates now, under an id that no turn with an outcome has."""
     who = chat.moderator
-    return Owed(turn_id(chat, who, cause, attempt), who, "moderator", cause, chat.round, attempt, trouble=trouble)
+    while turn_id(chat, who, cause, attempt) in chat.done:
+        attempt += 1
+    identity = turn_id(chat, who, cause, attempt)
+    return Owed(identity, who, "moderator", cause, chat.round, attempt, trouble=trouble, anew=anew)
 
 
-def _settled(chat: Chat, entry: Entry) -> Chat:
+def _settled(chat: Chat, entry: Entry, owed: Owed) -> Chat:
     """The turn has its outcome: its agent has heard what led to it, and may have named its conversation."""
-    owed = next(owed for owed in chat.owed if owed.turn_id == entry.turn_id)
     talk = chat.talks.get(owed.who, Talk())
     named = entry.data.get("conversation")
     if entry.status in _BEGUN:
         known = named if isinstance(named, str) and named else talk.id
-        talk = replace(talk, begun=True, id=known, heard=max(talk.heard, owed.cause))
+        heard = max(talk.heard, owed.cause) if entry.status in _HEARD else talk.heard
+        talk = replace(talk, begun=True, id=known, heard=heard)
     rest = tuple(other for other in chat.owed if other is not owed)
     return replace(chat, owed=rest, done=chat.done | {entry.turn_id}, talks={**chat.talks, owed.who: talk})
 
 
-def _moderated(chat: Chat, entry: Entry, limits: Limits) -> Chat:
+def _moderated(chat: Chat, entry: Entry, owed: Owed, limits: Limits) -> Chat:
     if entry.status == "unclear":
         if chat.unclear:
             return replace(chat, closing="unclear")
         told = replace(chat, unclear=True)
         return replace(told, owed=(_moderators(told, entry.seq, trouble=str(entry.data.get("trouble", ""))),))
     if entry.status != "ok":
-        cause, attempt = _cause_of(entry)
-        if attempt >= TRIES:
+        if owed.attempt >= TRIES:
             return replace(chat, closing="moderator")
-        return replace(chat, owed=(_moderators(chat, cause, attempt + 1),))
+        return replace(chat, owed=(_moderators(chat, owed.cause, owed.attempt + 1, owed.trouble, owed.anew),))
     if not entry.to:
         return replace(chat, closing="final")
-    if entry.round >= limits.max_rounds:
-        return replace(chat, closing="max_rounds")
-    if _overspent(chat, limits):
-        return replace(chat, closing="budget")
     messages = entry.data.get("messages")
     said = messages if isinstance(messages, Mapping) else {}
-    return replace(chat, owed=tuple(_delegated(chat, entry, who, said) for who in dict.fromkeys(entry.to)))
+    owing = tuple(_delegated(chat, entry, who, said) for who in dict.fromkeys(entry.to))
+    chat = replace(chat, owed=owing, unclear=False)
+    return _withheld(chat, "max_rounds") if entry.round >= limits.max_rounds else _within_budget(chat, limits)
 
 
 def _delegated(chat: Chat, entry: Entry, who: str, said: Mapping[str, object]) -> Owed:
@@ -240,22 +257,20 @@ def _delegated(chat: Chat, entry: Entry, who: str, said: Mapping[str, object]) -
     return Owed(turn_id(chat, who, entry.seq, 1), who, "participant", entry.seq, chat.round, message=message)
 
 
-def _cause_of(entry: Entry) -> tuple[int, int]:
-    _, cause, *_, attempt = entry.turn_id.split(".")
-    return int(cause), int(attempt)
-
-
 def _gathered(chat: Chat, limits: Limits) -> Chat:
     if chat.owed:
         return chat
-    if _overspent(chat, limits):
-        return replace(chat, closing="budget")
     chat = replace(chat, round=chat.round + 1)
-    return replace(chat, owed=(_moderators(chat, chat.seq),))
+    return _within_budget(replace(chat, owed=(_moderators(chat, chat.seq),)), limits)
 
 
-def _overspent(chat: Chat, limits: Limits) -> bool:
-    return limits.max_cost is not None and chat.spent >= limits.max_cost
+def _within_budget(chat: Chat, limits: Limits) -> Chat:
+    spent = limits.max_cost is not None and chat.spent >= limits.max_cost
+    return _withheld(chat, "budget") if spent else chat
+
+
+def _withheld(chat: Chat, reason: str) -> Chat:
+    return replace(chat, owed=(), withheld=chat.owed, closing=reason)
 
 
 def answered(
@@ -264,17 +279,29 @@ def answered(
     """The entry for a turn that its agent has answered; a moderator's answer is routed."""
     data: dict[str, object] = {"conversation": conversation} if conversation else {}
     to: tuple[str, ...] = (chat.moderator,)
-    status = "ok"
+    status, text = "ok", shortened(text, REPLY_LIMIT)
     if owed.role == "moderator":
         found = route(text, chat.participants, chat.moderator)
         to = tuple(found.messages)
         if found.trouble:
             status, data["trouble"] = "unclear", found.trouble
         elif found.messages:
-            data["messages"] = dict(found.messages)
+            data["messages"] = _alone(found.messages, text)
         else:
             data["final"] = found.final
-    return Entry(0, owed.role, owed.who, to, text, status, owed.turn_id, owed.round, 0.0, usage or {}, data)
+    return Entry(0, owed.role, owed.who, to, text, status, owed.turn_id, owed.round, 0.0, _counted(usage), data)
+
+
+def _alone(messages: Mapping[str, str], text: str) -> dict[str, str]:
+    """What is said to each alone, in bounds; nothing where that is the reply itself, which everybody reads."""
+    limit = MESSAGES_LIMIT // len(messages)
+    return {who: "" if said == text.strip() else shortened(said, limit) for who, said in messages.items()}
+
+
+def _counted(usage: Mapping[str, float] | None) -> dict[str, float]:
+    """What an agent says that it used, as far as these are amounts."""
+    found = {str(key): float(value) for key, value in (usage or {}).items()}
+    return {key: value for key, value in found.items() if math.isfinite(value) and value >= 0}
 
 
 def missed(
@@ -284,7 +311,8 @@ def missed(
     """The entry for a turn that came to nothing: failed, timeout, lost, unreachable, removed."""
     to = () if owed.role == "moderator" else (chat.moderator,)
     data = {"conversation": conversation} if conversation else {}
-    return Entry(0, owed.role, owed.who, to, why, status, owed.turn_id, owed.round, 0.0, usage or {}, data)
+    why = shortened(why, REPLY_LIMIT)
+    return Entry(0, owed.role, owed.who, to, why, status, owed.turn_id, owed.round, 0.0, _counted(usage), data)
 
 
 def forgot(owed: Owed) -> Entry:

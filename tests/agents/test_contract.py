@@ -57,7 +57,8 @@ def agents() -> list[Agent]:
     ]
     bare = ("{command}", "{model}", "{session_id}")
     pasted = replace(alone, name="pasted", prompt_via=None, start=bare, resume=bare, turn=bare, resume_turn=bare)
-    return [*built_in(), *over, template.from_template(pasted)]
+    held = replace(pasted, name="held", read_only=("--look",))
+    return [*built_in(), *over, template.from_template(pasted), template.from_template(held)]
 
 
 every_agent = pytest.mark.parametrize("agent", agents(), ids=lambda agent: agent.name)
@@ -268,6 +269,7 @@ FOUND = {
     "shell": (),
     "mine": ("/.mine/{id}.json",),
     "pasted": ("/.mine/{id}.json",),
+    "held": ("/.mine/{id}.json",),
 }
 ids = st.uuids().map(str)
 strange = st.sampled_from(
