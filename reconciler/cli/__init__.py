@@ -124,6 +124,11 @@ def application() -> Any:
 
 def run(arguments: list[str]) -> int:
     """Run one command line; its exit code. Errors that a user can act on are printed with their remedy."""
+    if "_RECONCILER_COMPLETE" in os.environ:
+        from reconciler.cli._completion import completed
+
+        completed(lambda: application().main(args=arguments, prog_name="reconciler", standalone_mode=False))
+        return 0
     try:
         result = application().main(args=arguments, prog_name="reconciler", standalone_mode=False)
     except typer.Exit as error:
