@@ -40,7 +40,8 @@ def command(
 
 async def _cp(desired: Desired, source: str, target: str) -> None:
     if target.endswith(("/", ":")):
-        target += os.path.basename(source.rpartition(":")[2])
+        found = place(desired, source)
+        target += os.path.basename(found[1] if found else source)
     async with _at(desired, source) as (transport, path):
         data, mode = await transport.read(path, LIMIT), await mode_of(transport, path)
     async with _at(desired, target) as (transport, path):
