@@ -283,6 +283,8 @@ async def _try(transport: OpensshTransport, at: Attempt, host: SshOptions, log: 
         err = done.err
         said = await asyncio.to_thread(_text, log)
         errors.hear(at, said)
+        if done.exit != _FAILED:
+            raise failures.lost(at, "its jump host let us through at the second try only")
         if at.connected or "UNKNOWN port" not in said:
             break
     raise errors.translated(at, said, err.decode("utf-8", "replace"), host.connect_timeout)
