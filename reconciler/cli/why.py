@@ -27,7 +27,10 @@ from reconciler.reconcile import Pass, preview
 
 def command(
     which: Annotated[
-        str, typer.Argument(metavar="ADDRESS", help="session.NAME, group_chat.NAME, or its bare name.", autocompletion=session_names)
+        str,
+        typer.Argument(
+            metavar="ADDRESS", help="session.NAME, group_chat.NAME, or its bare name.", autocompletion=session_names
+        ),
     ],
     directory: Specs = "specs",
     as_json: AsJson = False,
