@@ -7,7 +7,7 @@ import sys
 from dataclasses import asdict
 from importlib import import_module
 
-ALL = ("startup", "planning", "cold_plan", "sync", "loop_latency", "loop_idle", "loop_day")
+ALL = ("startup", "planning", "cold_plan", "sync", "loop_latency", "loop_idle", "loop_day", "chat")
 
 
 def main(arguments: list[str]) -> None:

@@ -13,7 +13,9 @@ def main() -> None:
         print(f"reconciler {__version__}")
         return
     from reconciler.cli import run
+    from reconciler.redaction import redact_streams
 
+    redact_streams()
     sys.exit(run(sys.argv[1:]))
 
 

@@ -8,7 +8,7 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
@@ -18,8 +18,10 @@ from reconciler.asking import socket_path
 from reconciler.core.plan import Plan
 from reconciler.core.printed import plan_json, render
 from reconciler.core.report import plan_exit_code
+from reconciler.core.status import Status
 from reconciler.errors import LeaseHeldError, ReconcilerError, UsageError
 from reconciler.loop import LEASE_TTL, Loop
+from reconciler.redaction import redact, redact_json
 
 _REQUEST_LIMIT = 1024 * 1024
 _SETTLED = 3600.0  # seconds that --wait waits at the most, unless told otherwise
@@ -122,20 +124,20 @@ class Control:
             else:
                 await write(self._at_once(what, request))
         except ReconcilerError as error:
-            await write({"error": error.code, "message": error.message, "remedy": error.remedy})
+            await write({"error": error.code, "message": redact(error.message), "remedy": redact(error.remedy)})
 
     def _at_once(self, what: str, request: Mapping[str, Any]) -> dict[str, Any]:
         loop = self._loop
         if what == "hello":
             return {"pid": os.getpid(), "version": __version__, "since": self._since, "revision": loop.revision}
         if what == "status":
-            return {"revision": loop.revision, "statuses": [asdict(status) for status in loop.statuses],
-                    "looked": loop.looked()}  # fmt: skip
+            return {"revision": loop.revision, "statuses": _statuses(loop.statuses), "looked": loop.looked()}
         if what == "plan":
             plan = loop.last.plan if loop.last is not None else None
             if plan is None or request.get("revision") != plan.revision:
                 return {"plan": None}
-            return {"plan": plan_json(plan), "text": render(plan), "looked": loop.looked(), **_codes(plan)}
+            words = {"plan": redact_json(plan_json(plan)), "text": redact(render(plan))}
+            return {**words, "looked": loop.looked(), **_codes(plan)}
         if what == "accept":
             loop.accept(str(request.get("revision")))
             return {}
@@ -166,7 +168,7 @@ class Control:
         said = ""
         while words and time.monotonic() < end:
             if words != said:
-                await write({"progress": words})
+                await write({"progress": redact(words)})
                 said = words
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, end - time.monotonic())):
@@ -174,7 +176,7 @@ class Control:
                     await asyncio.sleep(0.2)
             words = self._waits_for(addresses)
         chosen = [s for s in self._loop.statuses if not addresses or s.address in addresses]
-        await write({"settled": not words, "statuses": [asdict(status) for status in chosen]})
+        await write({"settled": not words, "statuses": _statuses(chosen)})
 
     def _waits_for(self, addresses: list[str]) -> str:
         """What is not done yet and will be by itself; empty when all is as it stays."""
@@ -188,6 +190,11 @@ class Control:
                 if condition.type in ("Reconciling", "Drifted") and condition.status == "True":
                     return f"{status.address}: {condition.message or condition.reason}"
         return ""
+
+
+def _statuses(found: Iterable[Status]) -> list[dict[str, Any]]:
+    """Who asks does not know which words are secret."""
+    return [redact_json(asdict(status)) for status in found]
 
 
 def _codes(plan: Plan) -> dict[str, int]:

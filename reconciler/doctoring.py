@@ -12,16 +12,17 @@ from collections.abc import Callable, Iterable, Sequence
 
 from reconciler import drivers
 from reconciler.core.agent import Login
-from reconciler.core.checkup import Check, Examined, Facts, examined, parse_facts, questions, wanted_agents
+from reconciler.core.checkup import Examined, examined, questions, wanted_agents
+from reconciler.core.facts import Check, Facts, parse_facts
+from reconciler.core.machine import CHANNELS
 from reconciler.core.spec import Desired, Host
 from reconciler.errors import HostError, ReconcilerError
 from reconciler.hosts import Connection, Hosts
 from reconciler.observe import CONNECTS_AT_ONCE
 from reconciler.runtimes.operations import doctor_script
-from reconciler.transports import Transport
+from reconciler.transports import Limited, Transport
 from reconciler.transports.local import LocalTransport
 
-_CHANNELS = 6
 _INSTALL_TIMEOUT = 900.0  # seconds; npm on a slow line
 
 
@@ -62,6 +63,9 @@ async def _facts(transport: Transport, home: str, path: str, logins: Sequence[Lo
         if login.retention is not None:
             file, text, _ = login.retention
             words += ["text", file.replace("{home}", home), text]
+        if login.trust is not None:
+            kind, file = login.trust
+            words += ["trusts", file.replace("{home}", home), kind]
     done = await transport.run(("sh",), stdin=doctor_script(path, nonce, words).encode(), timeout=30.0)
     return parse_facts(nonce, done.out)
 
@@ -84,14 +88,7 @@ def _asking(host: Host, name: str) -> tuple[str, ...]:
 
 async def _channels(transport: Transport) -> int:
     """How many programs run at once on the connection, up to what we need."""
-
-    async def one() -> bool:
-        try:
-            return (await transport.run(("sleep", "0.3"), timeout=10.0)).exit == 0
-        except HostError:
-            return False
-
-    return sum(await asyncio.gather(*(one() for _ in range(_CHANNELS))))
+    return await transport.sessions_at_once(CHANNELS) if isinstance(transport, Limited) else CHANNELS
 
 
 async def install(connection: Connection, desired: Desired, command: str) -> tuple[int, str]:

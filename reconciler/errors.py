@@ -74,8 +74,8 @@ class SourceError(ReconcilerError):
 class HostError(ReconcilerError):
     """A host cannot be reached, or its answer cannot be trusted. It is *unknown* then, never absent.
 
-    Codes: auth-denied, host-key-unknown, host-key-changed, host-key-mismatch, passphrase-needed,
-    refused, timed-out, name-not-resolved, no-route, dropped, too-many-sessions, protocol,
+    Codes: auth-denied, host-key-unknown, host-key-changed, host-key-mismatch, passphrase-needed, key-too-open,
+    refused, timed-out, name-not-resolved, no-route, dropped, too-many-connections, too-many-sessions, protocol,
     look-failed, look-truncated, disabled, foreign-machine.
     """
 

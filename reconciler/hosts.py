@@ -14,9 +14,10 @@ from reconciler import drivers
 from reconciler.core.observed import LOOK_LIMIT, Reached, clean, parse_look
 from reconciler.core.spec import Host
 from reconciler.errors import HostError, OperationError
+from reconciler.redaction import redact
 from reconciler.runtimes.operations import look_call, look_definition, parse_answer
 from reconciler.secret_values import resolve
-from reconciler.transports import Channel, Transport
+from reconciler.transports import Channel, Limited, Transport
 
 LOG = logging.getLogger(__name__)
 LOOK_TIMEOUT = 25.0  # seconds; the bounds inside a look are shorter
@@ -55,6 +56,8 @@ class Connection:
         async with self._opening:
             if self._transport is None:
                 self._transport = await self._connect(self.name, self.host)
+                if isinstance(self._transport, Limited):
+                    self._transport.room.give_way = self._give_way
             return self._transport
 
     async def look(self, fleet: str, checks: Checks = ()) -> Reached:
@@ -70,8 +73,9 @@ class Connection:
                     code="timed-out",
                     remedy=f"see whether {self.name} hangs: ssh {self.host.address or self.name} uptime",
                 ) from None
-            except HostError:
-                await self._lose()
+            except HostError as error:
+                if error.code != "too-many-sessions":  # then what holds them all still needs the connection
+                    await self._lose()
                 raise
             except asyncio.CancelledError:
                 await self._lose()
@@ -108,8 +112,9 @@ class Connection:
         transport = await self.transport()
         try:
             done = await transport.run(("sh",), stdin=script.encode(), timeout=OPERATION_TIMEOUT, limit=1_000_000)
-        except HostError:
-            await self._lose()
+        except HostError as error:
+            if error.code != "too-many-sessions":
+                await self._lose()
             raise
         answer = parse_answer(self.name, nonce, done.out)
         LOG.info("%s: an operation answered ok=%s code=%s", self.name, answer.get("ok"), answer.get("code"))
@@ -124,6 +129,16 @@ class Connection:
         out = (await transport.run(("sh", "-c", f"echo {mark}; {script}"), timeout=seconds)).out
         _, found, rest = out.partition(f"{mark}\n".encode())  # before it stands what a login says to everybody
         return rest if found else out
+
+    async def _give_way(self) -> bool:
+        """Where the host opens too few sessions for both (MaxSessions): the shell for looks ends, between two looks."""
+        if self._shell is None:
+            return False
+        async with self._looking:
+            shell, self._shell = self._shell, None
+            if shell is not None:
+                await shell.close()
+        return shell is not None
 
     async def _lose(self) -> None:
         transport, self._transport, self._shell = self._transport, None, None
@@ -153,10 +168,10 @@ _REMEDIES = {
 def _refusal(host: str, answer: Mapping[str, Any]) -> OperationError:
     """What a refused operation means, in words."""
     code = clean(answer.get("code", "failed"), 40)
-    message = clean(answer.get("message", ""))
+    message = clean(redact(str(answer.get("message", ""))))
     if code == "launch" and isinstance(answer.get("exit"), dict):
         ended = answer["exit"]
-        code, detail = clean(ended.get("error", ""), 40) or "exited", clean(ended.get("detail", ""))
+        code, detail = clean(ended.get("error", ""), 40) or "exited", clean(redact(str(ended.get("detail", ""))))
         message = {
             "agent-missing": f"its agent is not on the PATH of the login shell: {detail}",
             "workdir-missing": f"its working directory {detail} does not exist",

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from reconciler.core.holds import Suspension
 from reconciler.errors import ReconcilerError
+from reconciler.redaction import redact
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS intents (
@@ -102,7 +103,7 @@ class Journal:
         with _translated(self.path):
             self._db.execute(
                 "UPDATE intents SET outcome = ?, message = ?, ended = ? WHERE op = ?",
-                (outcome, message[:2000], time.time(), op),
+                (outcome, redact(message)[:2000], time.time(), op),
             )
 
     def open_intents(self) -> list[Intent]:
@@ -127,7 +128,9 @@ class Journal:
 
     def note(self, happened: Sequence[Happened]) -> None:
         """Write down what happened; their `id` is given here. Of very old ones only the last 100,000 are kept."""
-        rows = [(e.at, e.address, e.host, e.type, e.before, e.after, e.reason, e.message[:2000]) for e in happened]
+        rows = [
+            (e.at, e.address, e.host, e.type, e.before, e.after, e.reason, redact(e.message)[:2000]) for e in happened
+        ]
         with _translated(self.path), self._db:
             self._db.execute("BEGIN")
             self._db.executemany(
@@ -167,7 +170,7 @@ class Journal:
         """Nothing is done at its address from now on; takes the place of an older one. Drops what has expired."""
         until = suspension.until.timestamp() if suspension.until else None
         now = time.time()
-        row = (suspension.address, until, suspension.reason[:2000], suspension.by[:200], now)
+        row = (suspension.address, until, redact(suspension.reason)[:2000], suspension.by[:200], now)
         with _translated(self.path), self._db:
             self._db.execute("BEGIN")
             self._db.execute("DELETE FROM suspensions WHERE until <= ?", (now,))

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from reconciler.core.references import Reference, split
 from reconciler.errors import OperationError
+from reconciler.redaction import conceal
 
 _LIMIT = 65536  # bytes; no credential is larger
 _TIMEOUT = 30.0  # seconds that a command may take
+# Variables of every login: known to everybody, and part of half of what is said.
+_PUBLIC = frozenset({"HOME", "HOSTNAME", "LANG", "LOGNAME", "PATH", "PWD", "SHELL", "TERM", "TMPDIR", "TZ", "USER"})
 
 
 def resolve(text: str) -> str:
@@ -31,7 +35,18 @@ def _value(reference: Reference) -> str:
         raise _failed(reference, _why(error)) from None
     if "\0" in value or len(value.encode("utf-8", "surrogatepass")) > _LIMIT:
         raise _failed(reference, "it holds a NUL byte or more than 64 KiB")
+    if (reference.scheme, reference.argument) not in {("env", name) for name in _PUBLIC}:
+        conceal(value)
     return value
+
+
+def recognise(texts: Iterable[str]) -> None:
+    """Conceal what these refer to, where that asks nobody and runs nothing: variables and small plain files."""
+    for reference in (part for text in texts for part in split(text) if isinstance(part, Reference)):
+        plain = reference.scheme == "file" and Path(reference.argument).expanduser().is_file()
+        if reference.scheme == "env" or plain:
+            with contextlib.suppress(OperationError):
+                _value(reference)
 
 
 def _why(error: BaseException) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 from reconciler.core.webhook import accepts
 from reconciler.errors import ReconcilerError, UsageError
+from reconciler.redaction import redact
 
 LOG = logging.getLogger(__name__)
 _BODY = 1024 * 1024  # bytes of a webhook; forges stay far below
@@ -134,7 +135,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._say(202, b"the source is asked\n")
 
     def _state(self, trouble: str) -> None:
-        self._say(503 if trouble else 200, f"{trouble or 'ok'}\n".encode())
+        self._say(503 if trouble else 200, f"{redact(trouble) or 'ok'}\n".encode())
 
     def _metrics(self) -> None:
         if self.answers.metrics is None:

@@ -33,6 +33,7 @@ from reconciler.core.steps import (
 from reconciler.errors import HostError, OperationError
 from reconciler.hosts import Connection, Hosts
 from reconciler.leases import Leases
+from reconciler.redaction import redact
 from reconciler.runtimes.operations import (
     Launch,
     forget_operation,
@@ -309,7 +310,9 @@ class StepRunner:
         return (await self._connection(reached.name).shell(line)).decode("utf-8", "replace")
 
     async def _screen(self, reached: Reached, seen: SessionSeen) -> str:
-        lines = [clean(line, 160).strip() for line in (await self._output(reached, seen, 50)).splitlines()]
+        # Before it is cut: half a secret would be known to nobody.
+        text = redact(await self._output(reached, seen, 50))
+        lines = [clean(line, 160).strip() for line in text.splitlines()]
         words = " | ".join([line for line in lines if line][-8:])
         return f"its screen shows: {words}" if words else "its screen is empty"
 

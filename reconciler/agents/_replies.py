@@ -28,8 +28,8 @@ def readable(text: str) -> str:
 
 def sentence(text: str) -> str:
     """On one line, and short enough for a message."""
-    words = " ".join(readable(text[: 4 * _SENTENCE]).split())
-    return clean(words, _SENTENCE) if len(words) <= _SENTENCE else clean(words, _SENTENCE - 1) + "…"
+    words = clean(" ".join(readable(text[: 4 * _SENTENCE]).split())).strip()
+    return words if len(words) <= _SENTENCE else words[: _SENTENCE - 1] + "…"
 
 
 def last_line(text: str) -> str:
@@ -48,17 +48,22 @@ def events(out: str) -> Iterator[dict[str, Any] | None]:
     """JSON lines. None stands for a line that was one and is broken; other text is passed over."""
     for line in out.split("\n"):
         line = line.strip()
-        if line[:1] == "{" or line[-1:] == "}":
+        if line[:2] == '{"' and line[-1:] == "}":
             value = _value(line)
             yield value if isinstance(value, dict) else None
+        elif line[:1] == "{" or line[-1:] == "}":
+            yield None
 
 
 def document(text: str, *keys: str) -> dict[str, Any]:
     """The last JSON object with one of these keys that begins a line, behind and before whatever; {} for none."""
     found: dict[str, Any] = {}
+    end = 0
     for start in _starts(text):
+        if start < end:
+            continue
         try:
-            value, _ = _DECODER.raw_decode(text, start)
+            value, end = _DECODER.raw_decode(text, start)
         except (ValueError, RecursionError):
             continue
         for item in value if isinstance(value, list) else [value]:

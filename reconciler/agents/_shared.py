@@ -20,17 +20,6 @@ def fits_argv(prompt: str) -> bool:
     return len(prompt.encode("utf-8", "surrogatepass")) <= PROMPT_ARGV_LIMIT
 
 
-def trusted(workdir: str) -> bool:
-    """Whether a trust dialog may be answered for this directory: never for `/` or for a whole home directory."""
-    parts = [part for part in workdir.split("/") if part not in ("", ".")]
-    if not parts or ".." in parts:
-        return False
-    if not workdir.startswith("/"):
-        return not (len(parts) == 1 and parts[0].startswith("~"))
-    homes = parts[0] in ("home", "Users") and len(parts) <= 2
-    return not homes and parts not in (["root"], ["var", "root"])
-
-
 def pasteable(text: str, *, defused: tuple[str, ...] = ("!", "/", "#")) -> str:
     """`text` for a bracketed paste: no control characters, no command, no open completion at its end.
 

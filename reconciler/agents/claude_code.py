@@ -18,6 +18,7 @@ from reconciler.core.agent import (
     Probe,
     Reply,
     Stop,
+    trustable,
 )
 
 _HOME = "{CLAUDE_CONFIG_DIR:-{home}/.claude}"
@@ -72,6 +73,7 @@ class ClaudeCode:
         "claude, then /login",
         ("{home}/.claude/settings.json", "cleanupPeriodDays", "claude deletes conversations after 30 days: "
          'put "cleanupPeriodDays": 3650 into ~/.claude/settings.json'),
+        ("projects", "{home}/.claude.json"),
     )  # fmt: skip
     known_versions = "2.1"
 
@@ -94,12 +96,12 @@ class ClaudeCode:
     def reply(self, exit: int, out: str, err: str) -> Reply:
         """From its result; its `subtype` says "success" on errors too."""
         result = _replies.document(out, "result", "is_error")
-        said = _replies.own_words(result.get("result"))
-        failed = result.get("is_error") is not False
-        if failed and not said:
-            said = _replies.own_words({"message": result.get("subtype")})
+        text, errors = result.get("result"), result.get("errors")
+        failed = result.get("is_error") is not False or not isinstance(text, str)
+        told = (text, *(errors if isinstance(errors, list) else ()), result.get("subtype"))
+        error = next((words for words in told if isinstance(words, str) and words), "")
         return _replies.made(
-            self.name, exit, out, err, "" if failed else said, said if failed else "",
+            self.name, exit, out, err, "" if failed else str(text), error if failed else "",
             conversation=_replies.matching(_UUID, result.get("session_id")),
             cost=_replies.dollars(result.get("total_cost_usd")),
             tokens=_tokens(result),
@@ -263,7 +265,7 @@ def _headless_options(request: LaunchRequest, conversation: tuple[str, str]) -> 
 def _interactive(request: LaunchRequest, conversation: tuple[str, str]) -> Invocation:
     argv = (request.command, *_options(request, conversation))
     # Read at one place in the program: "is this cwd trusted". Permission rules and modes do not look at it.
-    env = {"CLAUDE_CODE_SANDBOXED": "1"} if _shared.trusted(request.workdir) else {}
+    env = {"CLAUDE_CODE_SANDBOXED": "1"} if trustable(request.workdir) else {}
     env.update(request.env)
     if not request.prompt:
         return Invocation(argv, env)

@@ -19,6 +19,7 @@ from reconciler.core.agent import (
     Probe,
     Reply,
     Stop,
+    trustable,
 )
 
 _HOME = "{CODEX_HOME:-{home}/.codex}"
@@ -57,9 +58,10 @@ _MODES = {
 
 
 # A rule of the user's that allows a command would run it outside of the sandbox; apps and plugins bring tools of their
-# own. `-c` says the last word on all but the options below.
+# own, agents of its own might outlive the turn. `-c` says the last word on all but the options below.
 _READ_ONLY = (
     "--ignore-rules", *_mode("read-only", "never"), "-c", "features.apps=false", "-c", "features.plugins=false",
+    "-c", "features.multi_agent=false", "-c", "features.multi_agent_v2=false",
 )  # fmt: skip
 _LOOSE = frozenset(
     ("--dangerously-bypass-approvals-and-sandbox", "--yolo", "--approve-for-me", "--full-auto", "--trust",
@@ -79,7 +81,9 @@ class Codex:
     can_be_read_only = True
     activity_source = True
     version_args: tuple[str, ...] = ("--version",)
-    login = Login(("{home}/.codex/auth.json",), ("CODEX_API_KEY",), "codex login")
+    login = Login(
+        ("{home}/.codex/auth.json",), ("CODEX_API_KEY",), "codex login", trust=("toml", "{home}/.codex/config.toml")
+    )
     known_versions = "0.169"
 
     def start(self, request: LaunchRequest) -> Invocation:
@@ -240,7 +244,7 @@ def _read_only(request: LaunchRequest) -> tuple[str, ...]:
 
 def _interactive(request: LaunchRequest, head: tuple[str, ...], conversation: tuple[str, ...]) -> Invocation:
     # A dotted key with quotes is not understood, so the whole table is given, for this one directory.
-    trust = ("-c", f'projects={{"{WORKDIR}"={{trust_level="trusted"}}}}') if _shared.trusted(request.workdir) else ()
+    trust = ("-c", f'projects={{"{WORKDIR}"={{trust_level="trusted"}}}}') if trustable(request.workdir) else ()
     argv = (*head, *trust, "-c", _TITLE_CONFIG, *_options(request))
     env = dict(request.env)
     positional = ("--", *conversation) if conversation else ()

@@ -20,6 +20,7 @@ from reconciler.core.agent import (
     Probe,
     Reply,
     Stop,
+    trustable,
 )
 
 _DEFAULTS_FILE = "gemini-defaults.json"
@@ -90,6 +91,7 @@ class Gemini:
         ("{home}/.gemini/oauth_creds.json",), ("GEMINI_API_KEY",), "gemini, then /auth",
         ("{home}/.gemini/settings.json", "sessionRetention", "gemini deletes old conversations: "
          'put "general": {"sessionRetention": {"enabled": false}} into ~/.gemini/settings.json'),
+        ("folders", "{home}/.gemini/trustedFolders.json"),
     )  # fmt: skip
     known_versions = "0.61"
 
@@ -225,7 +227,7 @@ def _project(workdir: str) -> str:
 
 
 def _base(request: LaunchRequest, conversation: str) -> tuple[tuple[str, ...], dict[str, str], dict[str, str]]:
-    trust = ("--skip-trust",) if _shared.trusted(request.workdir) else ()
+    trust = ("--skip-trust",) if trustable(request.workdir) else ()
     model = ("--model", request.model) if request.model else ()
     mode = _shared.mode_args(Gemini.name, _MODES, request.permission_mode)
     argv = (request.command, *trust, conversation, *model, *mode, *request.args)

@@ -20,8 +20,10 @@ from reconciler.core.agent import (
 from reconciler.core.chats import CONFIG
 from reconciler.errors import OperationError
 
+# It connects to hosts as its caller does, with that one's SSH agent; and finds the program where its caller found it.
+INHERITS = ("SSH_AUTH_SOCK", "KRB5CCNAME", "PYTHONPATH")
 STATE_FILE, LOG_FILE = "chat-state.json", "log.jsonl"
-_STATES: dict[object, ActivityState] = {
+_STATES: dict[str, ActivityState] = {
     "idle": "idle", "closed": "idle", "moderating": "busy", "gathering": "busy", "closing": "busy", "waiting": "busy",
 }  # fmt: skip
 
@@ -44,8 +46,7 @@ class Moderator:
         """The process of a new chat."""
         # -P: what lies in the working directory is no module of ours.
         argv = (request.command, "-P", "-m", "reconciler.chat", request.session_dir)
-        # It connects to hosts as its caller does: with that one's SSH agent, say.
-        return Invocation(argv, dict(request.env), {CONFIG: request.chat}, inherits=("SSH_AUTH_SOCK", "KRB5CCNAME"))
+        return Invocation(argv, dict(request.env), {CONFIG: request.chat}, inherits=INHERITS)
 
     def resume(self, request: LaunchRequest) -> Invocation:
         """The same: it goes on from its log."""
@@ -73,7 +74,7 @@ class Moderator:
     def activity(self, facts: Facts) -> Activity:
         """Its state; who owes a turn is the detail."""
         entry = _entry(facts)
-        state = _STATES.get(entry.get("state"))
+        state = _STATES.get(str(entry.get("state")))
         if state is None:
             return UNKNOWN
         since = entry.get("since")

@@ -36,6 +36,7 @@ async def work(folder: Path, values: dict[str, str]) -> None:
 def main() -> int:
     """Exit 0: closed, or ended by a signal; else as the error says."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("asyncio").setLevel(logging.ERROR)
     if len(sys.argv) != 2:
         print("usage: python -m reconciler.chat DIRECTORY", file=sys.stderr)
         return 64

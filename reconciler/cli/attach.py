@@ -21,6 +21,10 @@ def command(
     """Attach this terminal to a session. Detach as tmux does (C-b d): it goes on running."""
     desired = load(directory)
     name = session_name(desired, session)
+    if name in desired.group_chats:
+        raise OperationError(
+            f"group_chat.{name} has no terminal", code="no-terminal", remedy=f"reconciler chat log {name} -f"
+        )
     if not sys.stdin.isatty() or not sys.stdout.isatty():
         raise UsageError("attach needs a terminal", remedy=f"reconciler logs {name} -f")
     raise typer.Exit(run(_attach(desired, name)))

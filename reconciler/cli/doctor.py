@@ -10,7 +10,8 @@ import typer
 
 from reconciler import drivers
 from reconciler.cli.common import AsJson, Specs, colours, host_name, load, run
-from reconciler.core.checkup import Check, Examined, examined_json
+from reconciler.core.checkup import Examined, examined_json
+from reconciler.core.facts import Check
 from reconciler.core.printed import escaped
 from reconciler.core.spec import Desired
 from reconciler.errors import UsageError

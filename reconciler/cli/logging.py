@@ -1,4 +1,4 @@
-"""What `-v` shows on stderr: connections, looks, operations; never a secret, since none is ever logged."""
+"""What `-v` shows on stderr: connections, looks, operations; no secret, whatever a host or a library says."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import sys
 import time
 
 from reconciler.core.printed import escaped
+from reconciler.redaction import redact
 
 
 class _Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        return f"{time.strftime('%H:%M:%S', time.localtime(record.created))} {escaped(record.getMessage())}"
+        return f"{time.strftime('%H:%M:%S', time.localtime(record.created))} {escaped(redact(record.getMessage()))}"
 
 
 class _Json(logging.Formatter):
@@ -22,7 +23,7 @@ class _Json(logging.Formatter):
                 "at": round(record.created, 3),
                 "level": record.levelname.lower(),
                 "logger": record.name,
-                "message": record.getMessage(),
+                "message": redact(record.getMessage()),
             }
         )
 

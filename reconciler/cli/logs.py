@@ -13,6 +13,8 @@ from reconciler.cli.common import Specs, find, load, run, session_name
 from reconciler.core.printed import escaped
 from reconciler.core.spec import Desired
 from reconciler.hosts import Hosts
+from reconciler.redaction import redact
+from reconciler.secret_values import recognise
 from reconciler.transports.quoting import quote
 
 _PAUSE = 1.0  # seconds between two looks at the output
@@ -36,12 +38,13 @@ def command(
 async def _logs(desired: Desired, name: str, lines: int, follow: bool) -> None:
     async with Hosts() as hosts:
         connection, reached, seen = await find(hosts, desired, name)
+        recognise(_given(desired, name))
         assert seen.record is not None
         line = drivers.runtime(seen.record.strategy).log(reached.state_dir, name, lines)
         line = f"PATH={quote([reached.path])}; {line}"
         shown: list[str] = []
         while True:
-            found = (await connection.shell(line)).decode("utf-8", "replace").splitlines()
+            found = redact((await connection.shell(line)).decode("utf-8", "replace")).splitlines()
             for text in found[overlap(shown, found) :]:
                 # A screen may hold anything: only text reaches this terminal.
                 typer.echo(escaped(text.replace("\t", "    ").replace("\xa0", " ").rstrip()))
@@ -50,6 +53,15 @@ async def _logs(desired: Desired, name: str, lines: int, follow: bool) -> None:
             if not follow:
                 return
             await asyncio.sleep(_PAUSE)
+
+
+def _given(desired: Desired, name: str) -> list[str]:
+    """The values of the environment that the specs give a session: it may have printed one."""
+    session = desired.sessions[name]
+    host, agent = desired.hosts[session.host], desired.agents.get(session.agent)
+    own = host.agents.get(session.agent)
+    tables = (session.env, host.env, agent.env if agent else {}, own.env if own else {})
+    return [value for table in tables for value in table.values()]
 
 
 def overlap(before: list[str], now: list[str]) -> int:

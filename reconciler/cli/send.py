@@ -29,6 +29,10 @@ def command(
     """Send a message to a session: it waits until the agent is idle, pastes it whole, and submits it."""
     desired = load(directory)
     name = session_name(desired, session)
+    if name in desired.group_chats:
+        raise OperationError(
+            f"group_chat.{name} has no terminal", code="no-terminal", remedy=f"reconciler chat send {name} TEXT"
+        )
     message = sys.stdin.read() if text == "-" else text
     if not message.strip():
         raise UsageError("there is no message to send")

@@ -120,18 +120,31 @@ WORKDIR = "\0workdir\0"
 PROMPT_ARGV_LIMIT = 100_000  # bytes of UTF-8; Linux takes at most 128 KiB per argument
 
 
+def trustable(workdir: str) -> bool:
+    """Whether a trust dialog may be answered for this directory: never for `/` or for a whole home directory."""
+    parts = [part for part in workdir.split("/") if part not in ("", ".")]
+    if not parts or ".." in parts:
+        return False
+    if not workdir.startswith("/"):
+        return not (len(parts) == 1 and parts[0].startswith("~"))
+    homes = parts[0] in ("home", "Users") and len(parts) <= 2
+    return not homes and parts not in (["root"], ["var", "root"])
+
+
 @dataclass(frozen=True)
 class Login:
     """Where an agent's login shows: files of its own (templates with `{home}`), or variables that hold a key.
 
     `retention` is advice about conversations that the agent deletes by itself: the file of its settings, what stands
-    in it where somebody has seen to it, and what to do.
+    in it where somebody has seen to it, and what to do. `trust` is the agent's own list of directories that it works
+    in without asking: its kind (`projects`, `folders`: JSON; `toml`) and its file.
     """
 
     files: tuple[str, ...] = ()
     variables: tuple[str, ...] = ()
     command: str = ""  # what a person runs to log in
     retention: tuple[str, str, str] | None = None
+    trust: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)

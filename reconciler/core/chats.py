@@ -43,7 +43,7 @@ def as_session(chat: GroupChat) -> Session:
         strategy="process",
         workdir="~",
         state="running" if chat.state == "open" else "stopped",
-        stop=Stop(timeout=chat.turn_timeout + 30),  # for the turns that run when it is closed
+        stop=Stop().model_copy(update={"timeout": chat.turn_timeout + 30}),  # for turns that run when it is closed
         depends_on=tuple(Dependency(session=name, until="started") for name in members),
     )
 
@@ -75,7 +75,7 @@ def document(desired: Desired, name: str, conversation: str | None) -> Document:
 
 
 def written_of(desired: Desired, name: str) -> dict[str, Any]:
-    """What a person wrote that the chat depends on, by key. Only `env` needs a new process."""
+    """What a person wrote that the chat depends on, by key. Only what is new in `env` needs a new process."""
     chat = desired.group_chats[name]
     hidden = _Hidden()
     result: dict[str, Any] = {
@@ -112,7 +112,8 @@ class _Hidden:
         self.places: dict[str, str] = {}
 
     def __call__(self, place: str, value: str) -> str:
-        variable = f"{VARIABLE}{len(self.values)}"
+        # The same for the same value in the same place, so that a process which has it may go on.
+        variable = VARIABLE + _fingerprint(f"{place}={value}").partition(":")[2][:16]
         self.values[variable] = value
         self.places[place] = value
         return variable

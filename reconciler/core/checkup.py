@@ -2,36 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from shlex import quote
 from typing import Any
 
-from reconciler.core.agent import Agent
+from reconciler.core import machine
+from reconciler.core.agent import Agent, trustable
+from reconciler.core.facts import Check, Facts
 from reconciler.core.launching import Context, command_of, workdir_of
-from reconciler.core.observed import Reached, clean
+from reconciler.core.observed import Reached
 from reconciler.core.spec import BUILT_IN_AGENTS, Desired, Session
-
-TMUX = (3, 2)
-_CHANNELS = 6  # that we may use at once on one connection
-_SKEW = 60  # seconds
-_FULL, _TIGHT = 100_000, 2_000_000  # kB
-_INSTALL = {
-    "apt-get": "sudo apt-get install -y", "dnf": "sudo dnf install -y", "yum": "sudo yum install -y",
-    "zypper": "sudo zypper install -y", "pacman": "sudo pacman -S --noconfirm", "apk": "sudo apk add",
-    "brew": "brew install", "pkg": "sudo pkg install -y",
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing: `ok` is False where sessions cannot run, None where somebody should know of it."""
-
-    name: str
-    ok: bool | None
-    message: str
-    remedy: str = ""
 
 
 @dataclass(frozen=True)
@@ -60,32 +41,6 @@ class Examined:
     def ok(self) -> bool:
         """Whether sessions can run there."""
         return all(check.ok is not False for check in self.checks)
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What the script on the host said."""
-
-    values: Mapping[str, str] = field(default_factory=dict)
-    sets: Mapping[str, frozenset[str]] = field(default_factory=dict)
-
-    def has(self, kind: str, value: str) -> bool:
-        """Whether `value` was told under `kind`."""
-        return value in self.sets.get(kind, frozenset())
-
-
-def parse_facts(nonce: str, answer: bytes) -> Facts:
-    """Lines after the nonce; what is no line of ours is left out, and nothing raises."""
-    text = answer.decode("utf-8", "replace").partition(f"doctor\t{nonce}\n")[2].partition("end\t\n")[0]
-    values: dict[str, str] = {}
-    sets: dict[str, set[str]] = {}
-    for line in text.splitlines()[:1000]:
-        kind, _, rest = line.partition("\t")
-        key, tab, value = rest.partition("\t")
-        if kind == "fact" and tab:
-            values[key] = clean(value, 1000)
-            sets.setdefault(key, set()).add(clean(value, 1000))
-    return Facts(values, {key: frozenset(found) for key, found in sets.items()})
 
 
 def wanted_agents(desired: Desired, host: str, everything: bool) -> list[str]:
@@ -136,16 +91,18 @@ def examined(
         Check("path", True, seen.path),
         transport_hint(said),
         _trust(desired, seen),
-        _tmux(desired, seen, facts),
-        _git(facts),
+        machine.tmux(seen, facts, needed=_needs_tmux(desired, seen.name)),
+        machine.git(seen, facts),
         *_directories(desired, seen),
         *(_installed(agents[agent.name], agent, seen) for agent in found),
-        *(_login(agents[agent.name], agent) for agent in found if agent.path),
+        *(_login(seen.name, agents[agent.name], agent) for agent in found if agent.path),
+        *(_trusts(desired, agents[agent.name], agent.name, seen, facts) for agent in found if agent.path),
         *(_retention(agents[agent.name], agent, seen, facts) for agent in found if agent.path),
-        _linger(seen, facts),
-        _disk(facts),
-        _clock(seen, now),
-        _sessions_at_once(seen, channels),
+        machine.scope(seen, facts),
+        *machine.memory(seen, facts, len(_sessions(desired, seen.name))),
+        machine.disk(seen, facts),
+        machine.clock(seen, facts, now),
+        machine.channels(channels),
     ]
     kept = tuple(check for check in checks if check is not None)
     return Examined(seen.name, "", seen.hostname, seen.user, platform, kept, found)
@@ -199,29 +156,9 @@ def transport_hint(said: str) -> Check | None:
     return Check("transport", None, what, 'transport = "openssh"')
 
 
-def _tmux(desired: Desired, seen: Reached, facts: Facts) -> Check:
-    host = desired.hosts[seen.name]
-    needed = any((s.strategy or host.strategy) == "tmux" for s in _sessions(desired, seen.name).values())
-    said = facts.values.get("tmux", "") or seen.tmux
-    match = re.search(r"(\d+)\.(\d+)", said)
-    if match and (int(match[1]), int(match[2])) >= TMUX:
-        return Check("tmux", True, said)
-    what = f"{said} is older than {TMUX[0]}.{TMUX[1]}" if match else "there is no tmux"
-    remedy = f'{_installer(facts, "tmux")}; or strategy = "process"'
-    return Check("tmux", False if needed else None, what, remedy)
-
-
-def _installer(facts: Facts, package: str) -> str:
-    for manager, command in _INSTALL.items():
-        if facts.has("has", manager):
-            root = facts.values.get("uid") == "0"
-            return f"{command.removeprefix('sudo ') if root else command} {package}"
-    return f"install {package}"
-
-
-def _git(facts: Facts) -> Check:
-    said = facts.values.get("git", "")
-    return Check("git", True, said) if said else Check("git", None, "there is no git", _installer(facts, "git"))
+def _needs_tmux(desired: Desired, host: str) -> bool:
+    own = desired.hosts[host].strategy
+    return any((session.strategy or own) == "tmux" for session in _sessions(desired, host).values())
 
 
 def _directories(desired: Desired, seen: Reached) -> list[Check]:
@@ -242,17 +179,47 @@ def _installed(agent: Agent, found: AgentFound, seen: Reached) -> Check:
     version = found.version or "of an unknown version"
     known = agent.known_versions
     if known and found.version and not found.version.startswith(known):
-        return Check(found.name, None, f"{found.path}, {version}: the driver was verified with {known}")
+        what = f"{found.path}, {version}: the driver was verified with {known}"
+        again = f"reconciler exec {seen.name} -- sh -c {quote(agent.install)}" if agent.install else f"install {known}"
+        return Check(found.name, None, what, again)
     return Check(found.name, True, f"{found.path}, {version}")
 
 
-def _login(agent: Agent, found: AgentFound) -> Check | None:
+def _login(host: str, agent: Agent, found: AgentFound) -> Check | None:
     if found.login is None:
         return None
     name = f"{found.name} login"
     if found.login:
         return Check(name, True, found.login)
-    return Check(name, None, "nothing shows that it is logged in", f"on the host: {agent.login.command}")
+    remedy = f"reconciler shell {host}, and there: {agent.login.command}"
+    return Check(name, None, "nothing shows that it is logged in", remedy)
+
+
+def _trusts(desired: Desired, agent: Agent, name: str, seen: Reached, facts: Facts) -> Check | None:
+    """Which directories the agent trusts by its own list. For the others each launch says so; never for a home."""
+    if agent.login.trust is None:
+        return None
+    listed = facts.sets.get(f"trusts {agent.login.trust[1].replace('{home}', seen.home)}", frozenset())
+    own, by_launch, asks = [], [], []
+    for session, spec in _sessions(desired, seen.name).items():
+        if spec.agent != name:
+            continue
+        workdir = workdir_of(desired, spec)
+        path = f"{seen.home}/{workdir[2:]}" if workdir.startswith("~/") else seen.home if workdir == "~" else workdir
+        real = seen.directories.get(workdir) or path
+        if any(p == each or p.startswith(each.rstrip("/") + "/") for each in listed for p in (path, real)):
+            own.append(workdir)
+        elif trustable(workdir) and path != seen.home:
+            by_launch.append(workdir)
+        else:
+            asks.append((session, workdir))
+    if asks:
+        session, workdir = asks[0]
+        what = f"session.{session}: {workdir} is a whole home and not in its list: it asks whether it is trusted"
+        return Check(f"{name} trust", None, what, f"reconciler attach {session}; or a workdir below it")
+    parts = [f"by its own list: {', '.join(dict.fromkeys(own))}"] if own else []
+    parts += [f"said by each launch, for it alone: {', '.join(dict.fromkeys(by_launch))}"] if by_launch else []
+    return Check(f"{name} trust", True, "; ".join(parts)) if parts else None
 
 
 def _retention(agent: Agent, found: AgentFound, seen: Reached, facts: Facts) -> Check | None:
@@ -267,38 +234,6 @@ def _retention(agent: Agent, found: AgentFound, seen: Reached, facts: Facts) -> 
 def _halves(advice: str) -> tuple[str, str]:
     what, _, remedy = advice.partition(": ")
     return what, remedy
-
-
-def _linger(seen: Reached, facts: Facts) -> Check | None:
-    if facts.values.get("linger") != "no" or facts.values.get("uid") == "0":
-        return None
-    what = "systemd ends what a user left running at logout where it is set to (KillUserProcesses)"
-    return Check("linger", None, what, f"reconciler exec {seen.name} -- sudo loginctl enable-linger {seen.user}")
-
-
-def _disk(facts: Facts) -> Check | None:
-    said = facts.values.get("disk", "")
-    if not said.isdigit():
-        return Check("disk", None, "nobody can tell how much is free")
-    free = int(said)
-    words = f"{free / 1_000_000:.1f} GB free in the home"
-    return Check("disk", False if free < _FULL else None if free < _TIGHT else True, words,
-                 "" if free >= _TIGHT else "make room")  # fmt: skip
-
-
-def _clock(seen: Reached, now: float) -> Check:
-    skew = seen.now - now
-    if abs(skew) <= _SKEW:
-        return Check("clock", True, "as ours")
-    word = "ahead" if skew > 0 else "behind"
-    return Check("clock", None, f"its clock is {abs(skew):.0f} s {word} of ours", "sudo timedatectl set-ntp true")
-
-
-def _sessions_at_once(seen: Reached, channels: int) -> Check:
-    if channels >= _CHANNELS:
-        return Check("channels", True, f"{channels} at once on one connection")
-    what = f"its sshd opens only {channels} sessions on one connection"
-    return Check("channels", None, what, "in its sshd_config: MaxSessions 10")
 
 
 def examined_json(found: Sequence[Examined]) -> dict[str, Any]:

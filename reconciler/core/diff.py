@@ -307,7 +307,7 @@ def _present(desired: Desired, name: str, session: Session, seen: SessionSeen, h
     live = _live(desired, name, session, seen)
     if name in desired.group_chats:
         # Its process reads them again as they change; only values of environments it has from its launch.
-        live = (*live, *(c for c in changes if c.field.partition(".")[0] != "env"))
+        live = (*live, *(c for c in changes if c.field.partition(".")[0] != "env" or c.after is None))
         changes = tuple(c for c in changes if c not in live)
     if seen.state != "running":
         reason, message = _why_gone(seen, host)

@@ -20,6 +20,7 @@ from reconciler.core.notices import Notice
 from reconciler.core.spec import Notifier
 from reconciler.core.verdicts import Verdict
 from reconciler.notifiers import NotifyError
+from reconciler.redaction import redact
 from reconciler.secret_values import resolve
 
 _TIMEOUT = 15.0  # seconds
@@ -70,16 +71,16 @@ class Forge:
         )  # fmt: skip
 
     def _request(self, fleet: str, verdict: Verdict) -> tuple[str, dict[str, str]]:
-        kind, repository = self._spec.kind, self._spec.repository or ""
+        kind, repository, words = self._spec.kind, self._spec.repository or "", redact(verdict.description)
         base = resolve(self._spec.url.get_secret_value()) if self._spec.url is not None else _PUBLIC[kind]
         self._check(base)
         base, context = base.rstrip("/"), f"reconciler/{fleet}"
         if kind == "gitlab":
             path = f"projects/{urllib.parse.quote(repository, safe='')}/statuses/{verdict.commit}"
             state = "failed" if verdict.state == "failure" else verdict.state
-            return f"{base}/{path}", {"state": state, "name": context, "description": verdict.description}
+            return f"{base}/{path}", {"state": state, "name": context, "description": words}
         path = f"repos/{urllib.parse.quote(repository)}/statuses/{verdict.commit}"
-        return f"{base}/{path}", {"state": verdict.state, "context": context, "description": verdict.description}
+        return f"{base}/{path}", {"state": verdict.state, "context": context, "description": words}
 
     def _check(self, base: str) -> None:
         found = urllib.parse.urlsplit(base)

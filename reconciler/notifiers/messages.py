@@ -10,6 +10,7 @@ from reconciler.core.notices import Notice, message, wanted
 from reconciler.core.spec import Desired, Notifier
 from reconciler.core.verdicts import Verdict
 from reconciler.notifiers import NotifyError
+from reconciler.redaction import redact
 from reconciler.secret_values import resolve
 
 
@@ -26,7 +27,7 @@ class Messages:
         chosen = wanted(self._desired, self._spec, notices)
         if not chosen:
             return
-        title, body = message(fleet, chosen)
+        title, body = map(redact, message(fleet, chosen))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # apprise imports what Python deprecates
             self._send(title, body, healed=all(notice.kind == "healed" for notice in chosen))

@@ -130,7 +130,8 @@ def _entries(entry: Mapping[str, Any]) -> Iterator[Entry]:
         return
     body = _body(entry)
     when = _when(next((entry[k] for k in ("timestamp", "time", "at", "ts") if k in entry), None))
-    who = next((v for v in (body.get("role"), entry.get("type"), entry.get("kind")) if isinstance(v, str)), "?")
+    names = (body.get("role"), entry.get("type"), entry.get("from"), entry.get("kind"))
+    who = next((v for v in names if isinstance(v, str)), "?")
     if body.get("type") in ("function_call", "custom_tool_call", "local_shell_call", "function_call_output",
                             "custom_tool_call_output"):  # fmt: skip
         yield from _blocks("assistant", when, [body])

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
-__all__ = ["Channel", "Completed", "Transport"]
+from reconciler.transports._patience import Room
+
+__all__ = ["Channel", "Completed", "Limited", "Room", "Transport"]
 
 
 @dataclass(frozen=True)
@@ -57,3 +59,13 @@ class Transport(Protocol):
 
     async def close(self) -> None:
         """Close the connection; safe to call twice."""
+
+
+@runtime_checkable
+class Limited(Protocol):
+    """A transport to a host that may limit how many programs run at once on one connection."""
+
+    room: Room
+
+    async def sessions_at_once(self, most: int) -> int:
+        """How many run at once, those that run now among them; looks no further than `most`. Raises HostError."""

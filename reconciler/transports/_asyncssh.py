@@ -18,6 +18,7 @@ from reconciler.errors import HostError
 from reconciler.transports import _failures as failures
 from reconciler.transports._failures import Attempt
 from reconciler.transports._known_hosts import add, lookup
+from reconciler.transports._patience import admitted
 from reconciler.transports._ssh_config import concerning
 from reconciler.transports._ssh_options import SshOptions
 from reconciler.transports._ssh_sessions import Session
@@ -28,6 +29,7 @@ Connection = asyncssh.SSHClientConnection
 _Base = asyncssh.SSHClientConnectionOptions
 _CLOSE_TIMEOUT = 2.0
 _MOST_JUMPS = 8
+_HEARD = 1000  # bytes of what comes before SSH
 # Keys in hardware are for the agent, or for the system's own ssh.
 _DEFAULT_KEYS = ("id_rsa", "id_ecdsa", "id_ed25519")
 _ECDSA = ("ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521")
@@ -199,6 +201,9 @@ class _Opener:
         raise wrong
 
     async def _connect(self, trust: _Trust, base: _Base, arguments: dict[str, Any]) -> Connection:
+        return await admitted(trust.at, lambda: self._try(trust, base, arguments))
+
+    async def _try(self, trust: _Trust, base: _Base, arguments: dict[str, Any]) -> Connection:
         at = trust.at
         try:
             return await asyncssh.connect(
@@ -274,6 +279,10 @@ class _Opener:
         for path in self._identities(options, base):
             try:
                 found.append((path, _load_key(path, options.passphrase)))
+            except _TooOpenError as error:
+                if options.identity is not None:
+                    return found, failures.key_too_open(self.name, path, str(error))
+                self.attempt.too_open.append((path, str(error)))
             except (OSError, asyncssh.KeyImportError, asyncssh.KeyEncryptionError) as error:
                 if options.identity is not None:
                     return found, _unusable(self.attempt, path, options.passphrase, error)
@@ -367,6 +376,7 @@ class _Client(asyncssh.SSHClient):
     def connection_made(self, conn: Connection) -> None:
         self._connection = conn
         self._trust.at.connected = True
+        _overhear(conn, self._trust.at)
 
     def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:
         return self._trust.accepts(key)
@@ -382,6 +392,22 @@ class _Client(asyncssh.SSHClient):
         if self._connection is not None and self._connection.get_extra_info("server_version"):
             self._trust.at.greeted = True
         self._trust.proven |= isinstance(exc, asyncssh.PermissionDenied)
+
+
+def _overhear(connection: Connection, at: Attempt) -> None:
+    """Keep the first line that is said before SSH is spoken: the library passes over it, and it may be the reason."""
+    receive, heard = connection.data_received, bytearray()
+
+    def hear(data: bytes, datatype: int | None = None) -> None:
+        heard.extend(data[:_HEARD])
+        spoken = heard.startswith(b"SSH-") or b"\nSSH-" in heard
+        if not spoken:
+            at.said = failures.printable(heard.partition(b"\n")[0].decode("utf-8", "replace")) or "nothing readable"
+        if spoken or len(heard) >= _HEARD:
+            vars(connection).pop("data_received", None)
+        receive(data, datatype)
+
+    vars(connection)["data_received"] = hear
 
 
 @contextlib.contextmanager
@@ -421,8 +447,14 @@ def _public_key(line: str) -> asyncssh.SSHKey | None:
         return None
 
 
+class _TooOpenError(Exception):
+    """A key file that others may read; its mode."""
+
+
 def _load_key(path: str, passphrase: str | None) -> asyncssh.SSHKey:
     stat = os.stat(path)
+    if stat.st_uid == os.getuid() and stat.st_mode & 0o077:  # as ssh: nothing is said of somebody else's file
+        raise _TooOpenError(f"{stat.st_mode & 0o777:04o}")
     mark = (path, stat.st_mtime_ns, stat.st_size, hash(passphrase))
     if mark not in _keys:
         _keys[mark] = asyncssh.read_private_key(path, passphrase)

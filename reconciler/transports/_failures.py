@@ -14,6 +14,8 @@ from reconciler.errors import HostError
 from reconciler.transports._known_hosts import Entry, name_of
 
 _LONGEST = 200
+# sshd.c: since 8.5; since 9.8 for penalties.
+_BUSY = re.compile(r"Exceeded MaxStartups|Not allowed at this time")
 _ROUTE = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.ENETDOWN, errno.EHOSTDOWN}
 
 
@@ -45,6 +47,10 @@ class Attempt:
     verdict: str = ""
     known_hosts: str = ""
     pin: str = ""
+    said: str = ""  # what it said before it spoke SSH, or in place of it
+    too_open: list[tuple[str, str]] = field(default_factory=list)  # key files passed over, each with its mode
+    taken: bool = False  # whether the host would take one of the keys, if only we could use it
+    busy: HostError | None = None  # that it takes nobody more, from a try before this one
 
     @property
     def where(self) -> str:
@@ -92,7 +98,16 @@ def auth_denied(at: Attempt, more: str = "") -> HostError:
     remedy = at.command("ssh-copy-id", *key, "-p", str(at.port), f"{at.user}@{at.host}")
     if not at.tried:
         remedy = f"ssh-add, or ssh-keygen -t ed25519; then {remedy}"
-    return _never("auth-denied", f"{at.where}: permission denied ({tried}){more}{said}", remedy)
+    passed = "".join(f"; {path} was passed over, since others may read it ({mode})" for path, mode in at.too_open)
+    if at.too_open:
+        remedy = at.command("chmod", "600", *(path for path, _ in at.too_open))
+    return _never("auth-denied", f"{at.where}: permission denied ({tried}){passed}{more}{said}", remedy)
+
+
+def key_too_open(name: str, path: str, mode: str) -> HostError:
+    """An explicitly named key file that others may read: ssh does not use such a key."""
+    message = f"{name}: the permissions {mode} of the key {path} are too open: others may read it"
+    return _never("key-too-open", message, f"chmod 600 {shlex.quote(path)}")
 
 
 def passphrase_needed(name: str, path: str, why: str = "is encrypted") -> HostError:
@@ -102,6 +117,8 @@ def passphrase_needed(name: str, path: str, why: str = "is encrypted") -> HostEr
 
 def timed_out(at: Attempt, seconds: float) -> HostError:
     """The way was not open in time; says how far it got."""
+    if at.busy is not None:
+        return at.busy
     if at.greeted:
         how = f"began to speak SSH but did not let us in within {seconds:g} s"
     elif at.connected:
@@ -122,9 +139,13 @@ def from_os_error(at: Attempt, error: OSError, seconds: float) -> HostError:
     if number == errno.ECONNREFUSED:
         return refused(at)
     if number in _ROUTE:
-        message = f"{at.where}: no route to it"
-        return HostError(message, code="no-route", remedy=at.command("ip", "route", "get", at.host))
+        return no_route(at)
     return lost(at, str(error.strerror or error))
+
+
+def no_route(at: Attempt) -> HostError:
+    """No way to its address."""
+    return HostError(f"{at.where}: no route to it", code="no-route", remedy=at.command("ip", "route", "get", at.host))
 
 
 def from_jump(at: Attempt, reason: str) -> HostError:
@@ -132,7 +153,7 @@ def from_jump(at: Attempt, reason: str) -> HostError:
     lower = reason.lower()
     if "prohibited" in lower:
         return _never("refused", f"{at.where}: the jump host forbids forwarding", "AllowTcpForwarding yes, on it")
-    if "name or service" in lower or "resolve" in lower:
+    if any(word in lower for word in ("name or service", "resolve", "resolution", "unknown host")):
         message = f"{at.name}: the jump host cannot resolve {at.host}"
         return HostError(message, code="name-not-resolved", remedy="use a name or address that the jump host knows")
     if "route" in lower or "unreachable" in lower:
@@ -151,10 +172,21 @@ def refused(at: Attempt, more: str = "nothing listens there, or a firewall says 
 def lost(at: Attempt, reason: str) -> HostError:
     """The connection ended while it was being made."""
     if at.connected and not at.greeted:
-        message = f"{at.where} hung up without speaking SSH: no SSH server, or one that is too busy (MaxStartups)"
+        if _BUSY.search(at.said):
+            return too_many_connections(at)
+        why = f'it says: "{at.said}"' if at.said else "no SSH server, or one that is too busy (MaxStartups)"
+        message = f"{at.where} hung up without speaking SSH: {why}"
         remedy = at.command("ssh-keyscan", "-p", str(at.port), at.host)
         return HostError(message, code="protocol", remedy=remedy)
     return HostError(f"{at.where} dropped the connection ({printable(reason)})", code="dropped", remedy=_trace(at))
+
+
+def too_many_connections(at: Attempt) -> HostError:
+    """Its sshd lets nobody more in at the moment, and says so."""
+    return HostError(
+        f'{at.where} is there, and takes no further connection now: "{at.said}"', code="too-many-connections",
+        remedy="in its sshd_config: MaxStartups 100:30:200 (and PerSourcePenalties, where it has that)",
+    )  # fmt: skip
 
 
 def broken(at: Attempt, reason: str) -> HostError:
@@ -171,7 +203,7 @@ def dropped(name: str, reason: str = "") -> HostError:
 def too_many_sessions(name: str, reason: str) -> HostError:
     """The host opens no further channel on this connection."""
     message = f"{name}: the host opens no further session on this connection ({printable(reason)})"
-    return HostError(message, code="too-many-sessions", remedy="raise MaxSessions in the host's sshd_config")
+    return HostError(message, code="too-many-sessions", remedy="in its sshd_config: MaxSessions 10")
 
 
 def no_commands(name: str, reason: str) -> HostError:

@@ -38,6 +38,11 @@ class LocalTransport:
         """The home directory that programs start in."""
         return self._home
 
+    @property
+    def open_channels(self) -> int:
+        """How many programs that `open` started are there still."""
+        return sum(not channel.done.done() for channel in self._channels)
+
     async def run(
         self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 30.0, limit: int = 16_000_000
     ) -> Completed:

@@ -19,9 +19,10 @@ from collections.abc import Mapping, Sequence
 from reconciler.errors import HostError
 from reconciler.transports import Channel, Completed, local
 from reconciler.transports import _failures as failures
+from reconciler.transports import _openssh_errors as errors
 from reconciler.transports._failures import Attempt
-from reconciler.transports._known_hosts import lookup
 from reconciler.transports._login_shell import command_line
+from reconciler.transports._patience import Room, admitted
 from reconciler.transports._remote_files import RemoteFiles
 from reconciler.transports._ssh_options import SshOptions, from_spec
 
@@ -30,6 +31,7 @@ __all__ = ["OpensshTransport", "SshOptions", "connect", "from_spec"]
 _FAILED = 255  # what ssh itself ends with; a program may, too
 _PERSIST = 60  # seconds that our own connection outlives a program that was killed
 _CLOSE_TIMEOUT = 3.0
+_PATIENCE = 30.0  # seconds that a session is waited for
 # A shell that stays, since ssh does not tell by which signal a program ended. Its name is a word by which it is found
 # again: ssh ends a program on the host with its connection only, and this one is shared.
 _STATUS = ("sh", "-c", '"$@"; exit $?')
@@ -51,7 +53,8 @@ async def connect(name: str, host: SshOptions, *, env: Mapping[str, str] | None 
         raise HostError(f"{name}: there is no ssh on this machine", code="protocol",
                         remedy="install openssh-client", retry=False)  # fmt: skip
     arguments = _arguments(name, host, own)
-    here = local.LocalTransport(name, env=own)
+    # Nor does the ssh to a jump host ask anything, which BatchMode does not reach.
+    here = local.LocalTransport(name, env={**own, "SSH_ASKPASS_REQUIRE": "never"})
     at, shared = await _asked(name, host, arguments, here)
     directory = None if shared else tempfile.mkdtemp(prefix="reconciler-")
     if directory is not None:
@@ -76,10 +79,12 @@ class OpensshTransport(RemoteFiles):
         self._arguments = arguments
         self._here = here
         self._directory = directory
+        self.room = Room()
 
     def command(self, argv: Sequence[str], *flags: str) -> list[str]:
         """The `ssh` that runs a program on the host."""
-        return ["ssh", *self._arguments, *flags, "--", self._address, command_line(argv)]
+        # ssh takes the first value of an option.
+        return ["ssh", *flags, *self._arguments, "--", self._address, command_line(argv)]
 
     async def run(
         self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 30.0, limit: int = 16_000_000
@@ -90,6 +95,10 @@ class OpensshTransport(RemoteFiles):
         """
         if not argv:
             raise ValueError("an empty argv has no program")
+        # Where the host opens no more sessions on this connection, ssh makes another one, which may fail as well.
+        return await self.room.enter(lambda: self._run(argv, stdin, timeout, limit), min(timeout, _PATIENCE))
+
+    async def _run(self, argv: Sequence[str], stdin: bytes, timeout: float, limit: int) -> Completed:
         word = f"run-{secrets.token_hex(8)}"
         command = self.command((*_STATUS, word, *argv), "-T")
         try:
@@ -99,9 +108,11 @@ class OpensshTransport(RemoteFiles):
             if isinstance(error, HostError) and error.code == "timed-out":
                 raise failures.no_answer(self.name, argv, timeout) from None
             raise
+        if done.exit == _FAILED and errors.crowded(done.err) and b"kex_exchange_identification" in done.err:
+            raise failures.too_many_sessions(self.name, errors.last_line(done.err))
         if done.exit == _FAILED and not await self._alive():
-            raise failures.dropped(self.name, _last(done.err))
-        return done
+            raise failures.dropped(self.name, errors.last_line(done.err))
+        return Completed(done.exit, done.out, errors.spoken(done.err))
 
     async def _end(self, word: str) -> None:
         """End a program on the host that nobody waits for any more, and all that it started."""
@@ -124,6 +135,13 @@ class OpensshTransport(RemoteFiles):
         if status == _FAILED and not await self._alive():
             raise failures.dropped(self.name)
         return status
+
+    async def sessions_at_once(self, most: int) -> int:
+        """How many sessions the host opens on this connection, those that are open now among them; up to `most`."""
+        found = self._here.open_channels
+        ask = self.command((*_STATUS, "sh", "sleep", "0.5"), "-T")
+        done = await asyncio.gather(*(self._here.run(ask) for _ in range(max(0, most - found))))
+        return found + sum(not errors.crowded(each.err) and each.exit == 0 for each in done)
 
     async def close(self) -> None:
         """End what still runs, and our own connection; safe to call twice."""
@@ -167,7 +185,8 @@ def _arguments(name: str, host: SshOptions, env: Mapping[str, str]) -> list[str]
     if host.compression:
         found += ["-C"]
     if host.identity is not None:
-        found += ["-i", _path(host.identity, home), *_options(IdentitiesOnly="yes")]
+        # Not -i: that goes on with other keys where the file is missing.
+        found += _options(IdentityFile=_file(_path(host.identity, home)), IdentitiesOnly="yes")
     elif host.agent_only:
         found += _options(IdentityFile="none")
     return found
@@ -178,6 +197,12 @@ def _cannot(name: str, what: str, instead: str) -> HostError:
         f'{name}: transport = "openssh" takes no {what}', code="protocol", retry=False,
         remedy=f'transport = "ssh", or {instead}',
     )  # fmt: skip
+
+
+def _file(path: str) -> str:
+    """One file name as a value of an option: quoted, and no token in it."""
+    escaped = path.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+    return f'"{escaped}"'
 
 
 def _path(path: str, home: str) -> str:
@@ -203,7 +228,7 @@ def _trust(host: SshOptions, home: str) -> list[str]:
         return _options(StrictHostKeyChecking="no", UserKnownHostsFile="/dev/null", GlobalKnownHostsFile="/dev/null")
     found = _options(StrictHostKeyChecking="yes" if host.host_key_policy == "strict" else "accept-new")
     if host.known_hosts_path != SshOptions.known_hosts_path:
-        found += _options(UserKnownHostsFile=_path(host.known_hosts_path, home))
+        found += _options(UserKnownHostsFile=_file(_path(host.known_hosts_path, home)))
     return found
 
 
@@ -212,7 +237,7 @@ async def _asked(name: str, host: SshOptions, arguments: list[str], here: local.
     done = await here.run(["ssh", "-G", *arguments, "--", host.address], timeout=host.connect_timeout)
     if done.exit:
         raise HostError(
-            f"{name}: ssh does not take its configuration: {_last(done.err)}", code="protocol",
+            f"{name}: ssh does not take its configuration: {errors.last_line(done.err)}", code="protocol",
             remedy=f"ssh -G {host.address}", retry=False,
         )  # fmt: skip
     said: dict[str, str] = {}
@@ -232,42 +257,61 @@ async def _asked(name: str, host: SshOptions, arguments: list[str], here: local.
 
 async def _open(transport: OpensshTransport, at: Attempt, host: SshOptions) -> None:
     """The first program makes the connection. Raises HostError with what ssh says of it."""
+    with tempfile.TemporaryDirectory(prefix="reconciler-") as directory:
+        log = os.path.join(directory, "log")
+        try:
+            async with asyncio.timeout(host.connect_timeout):
+                await admitted(at, lambda: _try(transport, at, host, log))
+        except TimeoutError:
+            errors.hear(at, await asyncio.to_thread(_text, log))
+            raise failures.timed_out(at, host.connect_timeout) from None
+        except HostError as error:
+            if error.code == "auth-denied" and host.identity is not None:
+                await _named_key(transport, at, _path(host.identity, transport._here.home))
+            raise
+
+
+async def _try(transport: OpensshTransport, at: Attempt, host: SshOptions, log: str) -> None:
+    seconds = 2 * host.connect_timeout
+    err = b""
+    # A jump host is heard only where no connection is to be shared.
+    for alone in ((), tuple(_options(ControlMaster="no", ControlPath="none"))):
+        await asyncio.to_thread(_forget, log)
+        # Not `run`: nobody is there to ask yet whether the connection lives.
+        flags = ("-T", "-E", log, *_options(LogLevel="DEBUG1"), *alone)
+        done = await transport._here.run(transport.command(("true",), *flags), timeout=seconds)
+        if done.exit != _FAILED and not alone:
+            return
+        err = done.err
+        said = await asyncio.to_thread(_text, log)
+        errors.hear(at, said)
+        if at.connected or "UNKNOWN port" not in said:
+            break
+    raise errors.translated(at, said, err.decode("utf-8", "replace"), host.connect_timeout)
+
+
+async def _named_key(transport: OpensshTransport, at: Attempt, path: str) -> None:
+    """Raises what is wrong with the one key that was to be used, where ssh only passed over it."""
+    for found, mode in at.too_open:
+        if found == path:
+            raise failures.key_too_open(at.name, path, mode)
+    if at.tried and not at.taken:
+        return
+    done = await transport._here.run(["ssh-keygen", "-y", "-P", "", "-f", path], timeout=10.0)
+    if done.exit and b"passphrase" in done.err:
+        raise failures.passphrase_needed(at.name, path)
+    if done.exit:
+        raise failures.auth_denied(at, f": the key {path} cannot be used ({errors.last_line(done.err)})")
+
+
+def _forget(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+def _text(path: str) -> str:
     try:
-        async with asyncio.timeout(host.connect_timeout):
-            # Not `run`: nobody is there to ask yet whether the connection lives.
-            done = await transport._here.run(transport.command(("true",), "-T"), timeout=2 * host.connect_timeout)
-    except TimeoutError:
-        raise failures.timed_out(at, host.connect_timeout) from None
-    if done.exit == _FAILED:
-        raise _translated(at, done.err.decode("utf-8", "replace"), host.connect_timeout)
-
-
-def _translated(at: Attempt, said: str, seconds: float) -> HostError:
-    """What ssh says on stderr as one of our errors. By the texts of OpenSSH 7.6 to 9.9 (ssh.c, sshconnect*.c)."""
-    last = _last(said.encode())
-    if "Host key verification failed" in said:
-        at.known = lookup([at.known_hosts], at.host, at.port)
-        at.verdict = "changed" if "IDENTIFICATION HAS CHANGED" in said else "unknown"
-        return failures.key_refused(at)
-    if "Permission denied" in said or "Too many authentication failures" in said:
-        return failures.auth_denied(at, f" ({last})")
-    if "Could not resolve hostname" in said:
-        message = f"{at.name}: the name {at.host} does not resolve"
-        return HostError(message, code="name-not-resolved", remedy=at.command("getent", "hosts", at.host))
-    if "Connection refused" in said:
-        return failures.refused(at)
-    if "No route to host" in said or "Network is unreachable" in said:
-        return HostError(
-            f"{at.where}: no route to it", code="no-route", remedy=at.command("ip", "route", "get", at.host)
-        )
-    if "timed out" in said:
-        return failures.timed_out(at, seconds)
-    if "Connection closed by" in said or "Connection reset by" in said or "kex_exchange_identification" in said:
-        at.connected = True
-        return failures.lost(at, last)
-    return failures.broken(at, last or "ssh ended without a word")
-
-
-def _last(said: bytes) -> str:
-    lines = [line for line in said.decode("utf-8", "replace").splitlines() if line.strip()]
-    return failures.printable(lines[-1]) if lines else ""
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read(1_000_000)
+    except FileNotFoundError:
+        return ""

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
+from reconciler.errors import HostError
 from reconciler.transports import Completed, _asyncssh, _terminal
 from reconciler.transports import _failures as failures
 from reconciler.transports._login_shell import command_line
+from reconciler.transports._patience import Room
 from reconciler.transports._remote_files import RemoteFiles
 from reconciler.transports._ssh_options import SshOptions, from_spec
 from reconciler.transports._ssh_sessions import Collector, Session, Stream
@@ -17,6 +20,8 @@ from reconciler.transports._ssh_sessions import Collector, Session, Stream
 __all__ = ["SshOptions", "SshTransport", "connect", "from_spec"]
 
 _OPEN_TIMEOUT = 30.0
+_PATIENCE = 10.0  # seconds that a channel is waited for where the host opens no more of them
+_S = TypeVar("_S", bound=Session)
 # What programs leave switched on when the line to them breaks: alternate screen, hidden cursor, mouse, paste.
 _CALM_TERMINAL = b"\x1b[?1049l\x1b[?25h\x1b[0m\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?2004l\r\n"
 
@@ -37,6 +42,17 @@ class SshTransport(RemoteFiles):
         self.name = name
         self._way = way
         self._connection = way[-1]
+        self.room = Room()
+
+    async def _start(self, new: Callable[[], _S], command: str, patience: float = _PATIENCE, **pty: Any) -> _S:
+        """A channel of its own, waited for where the host has all open that it opens."""
+
+        return await self.room.enter(lambda: self._start_now(new, command, **pty), patience)
+
+    async def _start_now(self, new: Callable[[], _S], command: str, **pty: Any) -> _S:
+        session = await _asyncssh.start(self.name, self._connection, new, command, **pty)
+        self.room.entered(session.done)
+        return session
 
     async def run(
         self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 30.0, limit: int = 16_000_000
@@ -49,7 +65,7 @@ class SshTransport(RemoteFiles):
         command = command_line(argv)
         try:
             async with asyncio.timeout(timeout):
-                session = await _asyncssh.start(self.name, self._connection, lambda: Collector(limit), command)
+                session = await self._start(lambda: Collector(limit), command, min(timeout, 3 * _PATIENCE))
                 _feed(session, stdin)
                 await asyncio.shield(session.done)
         except TimeoutError:
@@ -68,18 +84,18 @@ class SshTransport(RemoteFiles):
         command = command_line(argv)
         try:
             async with asyncio.timeout(_OPEN_TIMEOUT):
-                return await _asyncssh.start(self.name, self._connection, lambda: Stream(self.name), command)
+                return await self._start(lambda: Stream(self.name), command)
         except TimeoutError:
             raise failures.no_answer(self.name, argv, _OPEN_TIMEOUT) from None
 
     async def terminal(self, argv: Sequence[str]) -> int:
         """Run a program on the user's own terminal (raw mode, resize, signals); its exit status."""
-        pty = {
+        pty: dict[str, Any] = {
             "request_pty": "force",
             "term_type": os.environ.get("TERM", "xterm-256color"),
             "term_size": _terminal.size(),
         }
-        session = await _asyncssh.start(self.name, self._connection, _Screen, command_line(argv), **pty)
+        session = await self._start(_Screen, command_line(argv), **pty)
         with _terminal.raw(), _terminal.on_resize(session.resized), _terminal.keys(session.pressed):
             try:
                 await asyncio.shield(session.done)
@@ -90,6 +106,24 @@ class SshTransport(RemoteFiles):
         if session.exit is None:
             raise failures.dropped(self.name, str(session.lost or ""))
         return session.exit
+
+    async def sessions_at_once(self, most: int) -> int:
+        """How many channels the host opens on this connection, those that are open now among them; up to `most`."""
+        opened: list[Stream] = []
+        found = self.room.open
+        try:
+            while found < most:
+                opened.append(await self._start_now(lambda: Stream(self.name), "exec cat"))
+                found += 1
+        except HostError as error:
+            if error.code != "too-many-sessions":
+                raise
+        finally:
+            for channel in opened:
+                await channel.close()
+            if opened:
+                await asyncio.wait([channel.done for channel in opened], timeout=_PATIENCE)
+        return found
 
     async def close(self) -> None:
         """Close the connection and those it goes through; safe to call twice."""

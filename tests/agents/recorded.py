@@ -15,6 +15,14 @@ def text(agent: Agent, name: str) -> str:
     return (RECORDINGS / agent.name / name).read_text()
 
 
+def printed(agent: Agent, case: str) -> tuple[str, str]:
+    """What a headless turn wrote to stdout and stderr; an empty stream was not recorded."""
+    found = [RECORDINGS / agent.name / f"{case}.{stream}" for stream in ("out", "err")]
+    assert any(path.exists() for path in found)
+    out, err = (path.read_text() if path.exists() else "" for path in found)
+    return out, err
+
+
 def frames(agent: Agent) -> list[tuple[str, Facts]]:
     """Each change that was seen over a start with a prompt, a question and its answer: what was done, and facts."""
     return [_frame(json.loads(line)) for line in text(agent, "facts.jsonl").splitlines()]

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from reconciler.agents.claude_code import AGENT
-from reconciler.core.agent import UNKNOWN, LaunchRequest, StoreFile
+from reconciler.core.agent import UNKNOWN, LaunchRequest, Reply, StoreFile
 from tests.agents import recorded
 
 ID = "0f0e0d0c-0b0a-4908-8706-050403020100"
@@ -111,3 +111,56 @@ def test_a_transcript_of_another_kind_or_version_is_told() -> None:
     )
     assert AGENT.store_version('{"type":"hologram"}\n' + head) == "records of an unknown type: hologram"
     assert AGENT.store_version("") == "no transcript of Claude Code"
+
+
+def test_the_answer_of_a_turn_comes_with_what_that_turn_alone_cost() -> None:
+    reply = AGENT.reply(0, *recorded.printed(AGENT, "resumed"))
+    assert reply == Reply(
+        "STUB turns=2 marks=MARK-one,MARK-two tool=- :: MARK-two",
+        conversation="8cb89490-344c-4340-bc97-51f1823f9c63", cost=0.000345, tokens=17,
+    )  # fmt: skip
+
+
+def test_an_error_is_no_answer_though_its_subtype_says_success() -> None:
+    reply = AGENT.reply(1, *recorded.printed(AGENT, "failed"))
+    assert (reply.text, reply.error) == ("", "API Error: 400 stub error 400 as asked")
+    assert reply.conversation == "463824c2-dafa-43b1-afec-d73fe15478ca"
+
+
+def test_a_limit_that_was_reached_is_told_in_its_words() -> None:
+    out = (
+        '{"type":"result","subtype":"error_max_turns","is_error":true,"errors":["Reached maximum number of turns (1)"]}'
+    )
+    assert AGENT.reply(1, out, "").error == "Reached maximum number of turns (1)"
+    assert (
+        AGENT.reply(1, '{"type":"result","subtype":"error_max_turns","is_error":false}', "").error == "error_max_turns"
+    )
+
+
+def test_a_conversation_that_it_does_not_know_and_an_id_in_use_are_told_apart() -> None:
+    unknown = AGENT.reply(1, *recorded.printed(AGENT, "unknown"))
+    taken = AGENT.reply(1, *recorded.printed(AGENT, "taken"))
+    assert (unknown.unknown, unknown.taken, taken.unknown, taken.taken) == (True, False, False, True)
+    assert unknown.error.startswith("No conversation found with session ID: ")
+
+
+def test_words_of_the_answer_never_count_as_the_programs_own() -> None:
+    out, _ = recorded.printed(AGENT, "resumed")
+    reply = AGENT.reply(1, out, "No conversation found with session ID: x")
+    assert (reply.unknown, reply.text[:4]) == (False, "STUB")
+
+
+def test_a_verbose_turn_prints_an_array_and_its_result_is_found_in_it() -> None:
+    out, _ = recorded.printed(AGENT, "resumed")
+    verbose = f'[{{"type":"system","session_id":"x"}},{out.strip()}]'
+    assert AGENT.reply(0, "log line\n" + verbose, "") == AGENT.reply(0, out, "")
+
+
+def test_a_read_only_turn_has_no_tool_that_writes_whatever_the_session_allows() -> None:
+    loose = replace(REQUEST, read_only=True, permission_mode="bypass", args=("--tools", "default"), prompt="-x")
+    for made in (AGENT.turn(loose), AGENT.resume_turn(loose)):
+        argv = made.argv
+        assert argv.index("default") < argv.index("Read,Grep,Glob,WebFetch,WebSearch")
+        assert "mcp__*" in argv[argv.index("--disallowedTools") + 1].split(",")
+        assert argv[-5:] == ("--strict-mcp-config", "--permission-mode", "dontAsk", "--", "-x")
+        assert "bypassPermissions" not in argv

@@ -116,3 +116,57 @@ def test_a_directory_name_that_looks_like_a_key_says_nothing() -> None:
     head = recorded.text(AGENT, "head.txt")
     lying = head.replace("/home/me/project", '/x\\",\\"forked_from_id\\":\\"01a1fb74-9e11-75a3-bcb4-06dbf628aa62\\"')
     assert AGENT.store_version(lying) is None
+
+
+def test_the_last_message_is_the_answer_and_the_count_is_of_the_whole_conversation() -> None:
+    reply = AGENT.reply(0, *recorded.printed(AGENT, "tool"))
+    assert reply.text == "STUB turns=1 marks=MARK-t tool=Chunk ID: 1a890f :: MARK-t TOOL:ls"
+    assert (reply.conversation, reply.cost, reply.error) == ("01a1fd90-957e-7a52-8f36-f079ae2c8947", None, "")
+    assert (reply.tokens, reply.running) == (34, True)
+    first = AGENT.reply(0, recorded.text(AGENT, "turn.out"), "")
+    second = AGENT.reply(0, *recorded.printed(AGENT, "resumed"))
+    assert (first.tokens, second.tokens) == (13, 30), "17 of them are the second turn's"
+
+
+def test_a_failed_turn_says_why_out_of_the_json_around_it() -> None:
+    reply = AGENT.reply(1, *recorded.printed(AGENT, "failed"))
+    assert (reply.text, reply.error) == ("", "stub error 400 as asked")
+    assert reply.conversation == "01a1fd90-96ae-7283-b3c1-918f3b8f6ea2"
+
+
+def test_an_attempt_that_was_made_again_with_success_is_no_error() -> None:
+    out = recorded.text(AGENT, "turn.out")
+    again = out.replace('{"type":"turn.started"}', '{"type":"error","message":"Reconnecting... 1/5"}')
+    assert AGENT.reply(0, again, "") == AGENT.reply(0, out, "")
+
+
+def test_a_thread_that_it_does_not_know_is_told() -> None:
+    out, err = recorded.printed(AGENT, "unknown")
+    reply = AGENT.reply(1, out, err)
+    assert reply.unknown is True
+    assert reply.error.startswith(
+        "Error: thread/resume: thread/resume failed: no rollout found for thread id b36a997d-"
+    )
+    begun = recorded.text(AGENT, "turn.out").splitlines()[0]
+    assert AGENT.reply(1, begun, err).unknown is False, "a thread that began is known, whatever stderr repeats"
+
+
+def test_an_answer_in_the_part_that_is_missing_is_not_replaced_by_an_earlier_one() -> None:
+    out, _ = recorded.printed(AGENT, "tool")
+    cut = out.index("tool=Chunk ID")
+    reply = AGENT.reply(0, out[:cut] + "\n[...]\n" + out[cut + 20 :], "")
+    assert (reply.text, reply.tokens) == ("", 34)
+    assert reply.error == "a part of what codex printed is missing, and its answer with it"
+    early = out.index("aggregated_output")
+    kept = AGENT.reply(0, out[:early] + "\n[...]\n" + out[early + 20 :], "")
+    assert kept == AGENT.reply(0, out, ""), "what is missing before the answer is no loss"
+
+
+def test_a_read_only_turn_runs_in_the_sandbox_whatever_the_session_says() -> None:
+    loose = ("-c", 'sandbox_mode="danger-full-access"', "--yolo", "-s", "danger-full-access", "-sworkspace-write",
+             "--sandbox=danger-full-access", "--dangerously-bypass-approvals-and-sandbox", "-C", "/srv")  # fmt: skip
+    request = replace(REQUEST, read_only=True, permission_mode="bypass", args=loose, prompt="x")
+    for made in (AGENT.turn(request), AGENT.resume_turn(request)):
+        words = made.argv[made.argv.index('sandbox_mode="danger-full-access"') + 1 :]
+        assert words[:3] == ("-C", "/srv", "--ignore-rules"), "a rule that allows a command lets it out of the sandbox"
+        assert words[3:7] == ("-c", 'sandbox_mode="read-only"', "-c", 'approval_policy="never"')

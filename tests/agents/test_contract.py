@@ -23,6 +23,7 @@ from reconciler.core.agent import (
     LaunchRequest,
     StoreFile,
 )
+from reconciler.core.spec import MODERATOR
 from reconciler.core.transcript import safe_name
 
 SESSION_ID = "0f0e0d0c-0b0a-4908-8706-050403020100"
@@ -36,7 +37,8 @@ LOOSE = (
 def built_in() -> list[Agent]:
     names = [module.name for module in pkgutil.iter_modules(reconciler.agents.__path__)]
     modules = [importlib.import_module(f"reconciler.agents.{name}") for name in names if not name.startswith("_")]
-    return [module.AGENT for module in modules if hasattr(module, "AGENT")]
+    # The moderator is ours, and nobody can name it: see test_moderator.py.
+    return [module.AGENT for module in modules if hasattr(module, "AGENT") and module.AGENT.name != MODERATOR]
 
 
 def agents() -> list[Agent]:
@@ -55,7 +57,8 @@ def agents() -> list[Agent]:
     ]
     bare = ("{command}", "{model}", "{session_id}")
     pasted = replace(alone, name="pasted", prompt_via=None, start=bare, resume=bare, turn=bare, resume_turn=bare)
-    return [*built_in(), *over, template.from_template(pasted)]
+    held = replace(pasted, name="held", read_only=("--look",))
+    return [*built_in(), *over, template.from_template(pasted), template.from_template(held)]
 
 
 every_agent = pytest.mark.parametrize("agent", agents(), ids=lambda agent: agent.name)
@@ -266,6 +269,7 @@ FOUND = {
     "shell": (),
     "mine": ("/.mine/{id}.json",),
     "pasted": ("/.mine/{id}.json",),
+    "held": ("/.mine/{id}.json",),
 }
 ids = st.uuids().map(str)
 strange = st.sampled_from(

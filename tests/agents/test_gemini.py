@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import subprocess
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from reconciler.agents.gemini import AGENT
-from reconciler.core.agent import Facts, LaunchRequest, StoreFile
+from reconciler.core.agent import Facts, LaunchRequest, Reply, StoreFile
+from reconciler.errors import OperationError
 from tests.agents import recorded
 
 REQUEST = LaunchRequest("gemini", "/srv/app", "/state/s", session_id="0f0e0d0c-0b0a-4908-8706-050403020100")
@@ -115,3 +117,54 @@ def test_two_directories_of_one_project_are_a_question_and_not_a_guess(tmp_path:
 def test_a_directory_that_another_project_took_is_left_alone(tmp_path: Path) -> None:
     project(tmp_path, AGENT.claim("/srv/app").args[-1], "/srv/other")
     assert claimed(tmp_path, "/srv/app").returncode == 3
+
+
+def test_the_answer_of_a_turn_comes_with_the_count_of_all_its_models() -> None:
+    reply = AGENT.reply(0, *recorded.printed(AGENT, "resumed"))
+    assert reply == Reply(
+        "STUB turns=2 marks=MARK-one,MARK-two tool=- :: MARK-two",
+        conversation="94f24f66-741b-4fea-8cfe-f9256a59de12", tokens=34,
+    )  # fmt: skip
+
+
+def test_log_lines_before_and_after_the_answer_are_no_part_of_it() -> None:
+    out, err = recorded.printed(AGENT, "resumed")
+    assert AGENT.reply(0, 'Loaded.\n{"level": "info"}\n{\n' + out + "\nbye\n", err) == AGENT.reply(0, out, err)
+
+
+def test_a_failed_turn_says_why_behind_all_that_stderr_holds() -> None:
+    reply = AGENT.reply(144, *recorded.printed(AGENT, "failed"))
+    assert (reply.text, reply.error) == ("", "stub error 400 as asked")
+    assert reply.conversation == "6603a80a-d75e-4335-88a9-5f08030bc3eb"
+
+
+def test_a_conversation_that_it_does_not_know_and_an_id_in_use_are_told_apart() -> None:
+    unknown = AGENT.reply(42, *recorded.printed(AGENT, "unknown"))
+    taken = AGENT.reply(42, *recorded.printed(AGENT, "taken"))
+    assert (unknown.unknown, unknown.taken, taken.unknown, taken.taken) == (True, False, False, True)
+    assert unknown.error.startswith("Error resuming session: Invalid session identifier ")
+    assert taken.error.startswith("Error starting session: Session ID ")
+    fresh = AGENT.reply(42, "", "Error resuming session: No previous sessions found for this project.\n")
+    assert fresh.unknown is True
+
+
+def test_a_read_only_turn_brings_a_policy_that_no_other_outranks() -> None:
+    loose = ("--yolo", "-y", "--approval-mode", "yolo", "--admin-policy=/srv/all.toml", "--allowed-tools", "write_file")
+    request = replace(REQUEST, read_only=True, permission_mode="bypass", args=(*loose, "--debug"), prompt="x")
+    for made in (AGENT.turn(request), AGENT.resume_turn(request)):
+        path = "/state/s/gemini-read-only.toml"
+        at = made.argv.index("--debug")
+        assert made.argv[at + 1 : at + 4] == (
+            "--approval-mode=default", f"--admin-policy={path}", f"--policy={path}",
+        )  # fmt: skip
+        assert not {"yolo", "--yolo", "-y", "write_file"} & set(made.argv)
+        deny, allow = tomllib.loads(made.files["gemini-read-only.toml"])["rule"]
+        assert (deny["toolName"], deny["decision"], allow["decision"]) == ("*", "deny", "allow")
+        assert deny["priority"] < allow["priority"] <= 999
+        assert not {"run_shell_command", "write_file", "replace", "invoke_agent"} & set(allow["toolName"])
+
+
+def test_a_policy_that_would_not_be_found_is_no_policy() -> None:
+    with pytest.raises(OperationError, match="has a comma") as refused:
+        AGENT.turn(replace(REQUEST, read_only=True, session_dir="/state/a,b"))
+    assert refused.value.code == "read-only"

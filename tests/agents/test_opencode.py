@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import pytest
+
 from reconciler.agents.opencode import AGENT
-from reconciler.core.agent import WORKDIR, Facts, LaunchRequest
+from reconciler.core.agent import WORKDIR, Facts, LaunchRequest, Reply
+from reconciler.errors import OperationError
 from tests.agents import recorded
 
 REQUEST = LaunchRequest("opencode", "/srv/app", "/state/my s", session_id="ses_e0473a790ffe7EgMcrzEzd46UO")
@@ -106,3 +109,58 @@ def test_an_export_of_another_kind_or_version_is_told() -> None:
     assert AGENT.store_version(head) is None
     assert AGENT.store_version(head.replace('"1.18.33"', '"2.0.1"')) == "written by opencode 2.0.1, verified with 1.18"
     assert AGENT.store_version('{"error": "none"}') == "no export of OpenCode"
+
+
+def test_the_texts_of_the_last_step_are_the_answer_and_every_step_costs() -> None:
+    reply = AGENT.reply(0, *recorded.printed(AGENT, "tool"))
+    assert reply == Reply(
+        "STUB turns=1 marks=MARK-t tool=(no output) :: MARK-t TOOL:ls",
+        conversation="ses_e026f0904ffedagj8t17J2rW6U", cost=0.0, tokens=33,
+    )  # fmt: skip
+
+
+def test_the_words_before_a_last_step_without_any_stand_for_it() -> None:
+    out, _ = recorded.printed(AGENT, "tool")
+    lines = [line for line in out.splitlines() if "tool=(no output)" not in line]
+    assert AGENT.reply(0, "\n".join(lines), "").text == "STUB turns=1 marks=MARK-t tool=- :: MARK-t TOOL:ls"
+
+
+def test_a_failed_turn_says_why() -> None:
+    reply = AGENT.reply(1, *recorded.printed(AGENT, "failed"))
+    assert (reply.text, reply.error, reply.cost) == ("", "stub error 400 as asked", None)
+    assert reply.conversation == "ses_e026ef7d9ffe3PJOIIE0XnExqk"
+
+
+def test_a_session_that_it_does_not_know_is_told_without_its_colours() -> None:
+    reply = AGENT.reply(1, *recorded.printed(AGENT, "unknown"))
+    assert reply == Reply(error="Error: Session not found", unknown=True)
+
+
+def test_an_answer_in_the_part_that_is_missing_is_not_replaced_by_an_earlier_one() -> None:
+    out, _ = recorded.printed(AGENT, "tool")
+    cut = out.index("tool=(no output)")
+    reply = AGENT.reply(0, out[:cut] + out[cut:].partition("\n")[2], "")
+    assert (reply.text, reply.error) == ("", "a part of what opencode printed is missing, and its answer with it")
+
+
+def test_a_read_only_turn_is_taken_by_an_agent_that_nobody_else_can_define() -> None:
+    theirs = {"OPENCODE_CONFIG_CONTENT": '{"agent": {"mine": {"mode": "primary"}}, "permission": {"bash": "allow"}}'}
+    args = ("--auto", "--agent", "mine", "--agent=mine", "--command", "deploy")
+    request = replace(REQUEST, read_only=True, permission_mode="edit", args=args, env=theirs, prompt="x")
+    for made in (AGENT.turn(request), AGENT.resume_turn(request)):
+        (chosen,) = [word.removeprefix("--agent=") for word in made.argv if word.startswith("--agent")]
+        assert "deploy" not in made.argv
+        given = json.loads(made.env["OPENCODE_CONFIG_CONTENT"])
+        assert set(given["agent"]) == {"mine", chosen}
+        rules = given["agent"][chosen]["permission"]
+        assert (next(iter(rules)), rules["*"], rules["edit"], rules["bash"]) == ("*", "deny", "deny", "deny")
+        assert given["permission"] == {"bash": "allow"}, "rules of the agent come behind these"
+    other = AGENT.turn(replace(request, session_dir="/state/other"))
+    assert f"--agent={chosen}" not in other.argv
+
+
+def test_a_read_only_turn_is_refused_where_nothing_can_be_forbidden() -> None:
+    theirs = {"OPENCODE_CONFIG_CONTENT": "${file:opencode.json}"}
+    with pytest.raises(OperationError, match="OPENCODE_CONFIG_CONTENT is no JSON object") as refused:
+        AGENT.turn(replace(REQUEST, read_only=True, env=theirs))
+    assert refused.value.code == "read-only"

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from reconciler.agents.shell import AGENT
-from reconciler.core.agent import Facts, LaunchRequest
+from reconciler.core.agent import Facts, LaunchRequest, Reply
+from reconciler.errors import OperationError
 
 REQUEST = LaunchRequest("sh", "~/app", "/state/s")
 
@@ -37,3 +40,16 @@ def test_nothing_of_it_goes_to_an_archive() -> None:
     assert AGENT.restore_path("x", "id", "/srv") is None
     assert AGENT.export_args("id") is None
     assert AGENT.store_version("") is None
+
+
+def test_what_it_prints_is_its_answer() -> None:
+    assert AGENT.reply(0, "\n  two\nlines\t\x1b[1m!\x1b[0m\x07\n\n", "noise") == Reply("two\nlines\t!")
+    assert AGENT.reply(3, "half", "first\nlast: no\n\n") == Reply("half", error="last: no")
+    assert AGENT.reply(3, "", "") == Reply(error="shell ended with exit code 3")
+    assert AGENT.reply(0, " \n", "") == Reply(error="shell printed nothing")
+
+
+def test_nothing_keeps_a_plain_command_from_writing() -> None:
+    with pytest.raises(OperationError, match="agent shell cannot take a read-only turn") as refused:
+        AGENT.turn(replace(REQUEST, read_only=True))
+    assert (refused.value.code, refused.value.remedy) == ("read-only", "an `[agents.NAME]` with `read_only`")

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from reconciler.agents import claude_code, codex
+from reconciler.agents import claude_code, codex, shell
 from reconciler.agents.template import Template, customise, from_template
-from reconciler.core.agent import WORKDIR, Facts, LaunchRequest, StoreFile
+from reconciler.core.agent import WORKDIR, Facts, LaunchRequest, Reply, StoreFile
 from reconciler.errors import OperationError, SpecError
 
 REQUEST = LaunchRequest("aider", "~/app", "/state/s", session_id="id-1", prompt="hello {model}")
@@ -150,3 +150,48 @@ def test_a_store_of_the_template_stands_in_place_of_that_of_the_base() -> None:
     assert agent.store_version("") is None
     plain = customise(claude_code.AGENT, Template("claude-code"))
     assert plain.store_version("") == claude_code.AGENT.store_version("")
+
+
+HEADLESS = replace(AIDER, turn=("{command}", "-p"), resume_turn=("{command}", "-r", "{args}", "{session_id}"))
+
+
+def test_a_template_alone_prints_its_answer() -> None:
+    agent = from_template(HEADLESS)
+    assert agent.reply(0, " yes \n", "") == Reply("yes")
+    assert agent.reply(1, "", "no\n") == Reply(error="no")
+    out = '{"is_error": false, "result": "by the base"}'
+    assert customise(claude_code.AGENT, replace(HEADLESS, name="mine")).reply(0, out, "") == Reply("by the base")
+
+
+def test_read_only_words_are_added_to_headless_turns_and_to_nothing_else() -> None:
+    agent = from_template(replace(HEADLESS, args=("-v",), read_only=("--dry", "run")))
+    assert agent.can_be_read_only is True
+    held = replace(REQUEST, read_only=True, args=("-w",))
+    assert agent.turn(held).argv == ("aider", "-p", "-v", "-w", "--dry", "run")
+    assert agent.resume_turn(held).argv == ("aider", "-r", "-v", "-w", "--dry", "run", "id-1")
+    assert "--dry" not in agent.turn(replace(held, read_only=False)).argv
+    assert "--dry" not in agent.resume(held).argv
+
+
+def test_without_read_only_words_such_a_turn_is_refused() -> None:
+    own = Template("mine", turn=("{command}", "-p"))
+    for agent in (from_template(HEADLESS), customise(claude_code.AGENT, own), customise(shell.AGENT, Template("mine"))):
+        assert agent.can_be_read_only is False
+        for way in (agent.turn, agent.resume_turn):
+            with pytest.raises(OperationError, match="cannot take a read-only turn: it has no `read_only`") as refused:
+                way(replace(REQUEST, read_only=True, permission_mode=None))
+            assert refused.value.code == "read-only"
+            assert refused.value.remedy.startswith("`read_only = [...]` in [agents.")
+
+
+def test_an_override_is_read_only_as_its_base_is_with_words_of_its_own_added() -> None:
+    plain = customise(claude_code.AGENT, Template("mine", permission_mode="bypass", args=("--ide",)))
+    assert plain.can_be_read_only is True
+    argv = plain.turn(replace(REQUEST, read_only=True)).argv
+    assert "--disallowedTools" in argv
+    assert "bypassPermissions" not in argv
+    more = customise(claude_code.AGENT, Template("mine", read_only=("--max-turns", "3")))
+    assert "--max-turns" in more.turn(replace(REQUEST, read_only=True)).argv
+    wrapped = customise(shell.AGENT, Template("jail", command="jail", read_only=("--ro",)))
+    made = wrapped.turn(replace(REQUEST, command="jail", args=("cat",), read_only=True))
+    assert (made.argv, made.stdin) == (("jail", "cat", "--ro"), "hello {model}")

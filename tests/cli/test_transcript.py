@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from reconciler.chat.entries import Entry
 from reconciler.cli.transcript import command
 from reconciler.transcripts.archive import EMPTY, Archive, Part
 from reconciler.transcripts.render import (
@@ -116,6 +117,13 @@ def test_lines_with_a_role_and_a_text_are_read_and_the_rest_is_counted() -> None
     assert said(rendered) == [("user", "text", "run it"), ("assistant", "text", "I run it.")]
     assert rendered.skipped == 2
     assert [entry.when for entry in rendered.entries] == ["2026-11-21T01:02:05Z", "2026-11-21T01:02:06Z"]
+
+
+def test_the_log_of_a_chat_says_who_spoke() -> None:
+    spoken = (Entry(1, "user", "ann", text="hello", at=1.8e9), Entry(2, "participant", "api", text="hi", at=1.8e9))
+    rendered = parse_lines([entry.to_json().encode() + b"\n" for entry in spoken])
+    assert [(entry.who, entry.text) for entry in rendered.entries] == [("ann", "hello"), ("api", "hi")]
+    assert not rendered.skipped
 
 
 def test_it_is_shown_as_people_read_it() -> None:

@@ -80,6 +80,68 @@ def test_a_login_shows_by_its_file_or_by_the_name_of_a_variable_and_never_by_its
     assert "s3cr3t" not in done.stdout + done.stderr
 
 
+CLAUDE_JSON = r"""{
+  "oauthAccount": {"emailAddress": "n33dle@example.com"}, "customApiKeyResponses": {"approved": ["n33dle"]},
+  "projects": {
+    "/home/dev/a": {"allowedTools": [], "mcpServers": {"x": {"hasTrustDialogAccepted": true}},
+                    "hasTrustDialogAccepted": false, "history": [{"display": "say \"projects\": {"}]},
+    "/home/dev/b \"q\"": {"hasTrustDialogAccepted": true},
+    "/home/dev/code": {"lastCost": 1.5, "hasTrustDialogAccepted" : true}
+  },
+  "hasTrustDialogAccepted": true
+}"""
+CODEX_TOML = """[projects."/home/dev/x"]
+trust_level = "trusted"
+[projects.'/home/dev/a']
+trust_level = "untrusted"
+"""
+
+
+def test_directories_that_an_agent_trusts_by_its_own_list_are_told_and_nothing_else_of_that_list(
+    program: Program, a: Host
+) -> None:
+    for name in ("claude", "codex", "gemini"):
+        a.write(f"~/bin/{name}", "#!/bin/sh\necho 1.0\n", mode=0o755)
+    a.write("~/.profile", 'PATH="$HOME/bin:$PATH"\n')
+    for path in ("a", "code/deep", "x", "y/z"):
+        (a.home / path).mkdir(parents=True, exist_ok=True)
+    sessions = {
+        "a": ("claude-code", "~/a"), "b": ("claude-code", "~/code/deep"), "c": ("codex", "~/x"), "d": ("codex", "~/a"),
+        "e": ("gemini", "~/y/z"), "f": ("gemini", "~"),
+    }  # fmt: skip
+    tables = (f'[sessions.{name}]\nhost = "a"\nagent = "{agent}"\nworkdir = "{workdir}"\n'
+              for name, (agent, workdir) in sessions.items())  # fmt: skip
+    program.write("".join(tables))
+    a.write("~/.codex/config.toml", CODEX_TOML)
+    a.write("~/.gemini/trustedFolders.json", '{"/home/dev/y/z/sub": "TRUST_PARENT", "/home/dev/q": "DO_NOT_TRUST"}')
+    for text in (CLAUDE_JSON, json.dumps(json.loads(CLAUDE_JSON), indent=2)):
+        a.write("~/.claude.json", text, mode=0o600)
+        done = program.run("doctor", "a", "--json")
+        found = checks(json.loads(done.stdout)["hosts"][0])
+        assert found["claude-code trust"]["ok"] is True
+        words = "by its own list: {}; said by each launch, for it alone: ~/a"
+        assert found["claude-code trust"]["message"] == words.format("~/code/deep")
+        assert found["codex trust"]["message"] == words.format("~/x")
+        assert (found["gemini trust"]["ok"], found["gemini trust"]["message"][:12]) == (None, "session.f: ~")
+        assert found["gemini trust"]["remedy"].startswith("reconciler attach f")
+        assert "n33dle" not in done.stdout + done.stderr
+        assert (a.home / ".claude.json").read_text() == text
+
+
+def test_memory_scopes_and_disk_are_looked_at(program: Program, a: Host) -> None:
+    program.write("")
+    systemd = a.outside("/run/systemd/system")
+    systemd.mkdir(parents=True)
+    try:
+        found = checks(doctor(program, "a")["a"])
+    finally:
+        systemd.rmdir()
+    assert found["linger"]["remedy"] == "reconciler exec a -- sudo loginctl enable-linger dev"
+    assert "GB" in found["memory"]["message"]
+    assert "GB free" in found["disk"]["message"]
+    assert all(check["remedy"] for check in found.values() if check["ok"] is not True)
+
+
 def test_a_host_that_does_not_answer_is_no_trouble_of_the_others(program: Program, a: Host) -> None:
     program.raw(f'[hosts.a]\n{PATIENCE}[hosts.gone]\naddress = "127.0.0.1"\nport = 9\n')
     found = doctor(program, code=4)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -86,22 +84,6 @@ async def test_strict_takes_no_unknown_key(desk: Desk, host: Host) -> None:
     error = await fails(desk, desk.options(host, host_key_policy="strict"))
     assert error.code == "host-key-unknown"
     assert not desk.known_hosts.exists()
-
-
-async def test_each_way_to_fail_has_its_name(desk: Desk, host: Host) -> None:
-    stranger = str(new_key(desk.home / "stranger"))
-    assert (await fails(desk, desk.options(host, identity=stranger))).code == "auth-denied"
-    assert (await fails(desk, SshOptions("gpu.invalid"))).code == "name-not-resolved"
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-        assert (await fails(desk, SshOptions("127.0.0.1", port=port))).code == "refused"
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        options = SshOptions("127.0.0.1", port=silent.getsockname()[1], connect_timeout=1.0)
-        assert (await fails(desk, options)).code == "timed-out"
-    with socket.create_server(("127.0.0.1", 0)) as rude:
-        threading.Thread(target=lambda: rude.accept()[0].close(), daemon=True).start()
-        assert (await fails(desk, SshOptions("127.0.0.1", port=rude.getsockname()[1]))).code == "protocol"
 
 
 async def test_what_it_cannot_do_is_named_and_nothing_is_an_option_that_is_no_option(desk: Desk, host: Host) -> None:

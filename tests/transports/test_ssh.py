@@ -491,7 +491,7 @@ async def test_too_many_sessions_is_worth_another_try(desk: Desk, host: Host) ->
     async with connected(desk, desk.options(host)) as transport:
         channels = [await transport.open(("cat",)) for _ in range(10)]
         with pytest.raises(HostError) as caught:
-            await transport.run(("true",))
+            await transport.run(("true",), timeout=1.0)
         assert (caught.value.code, caught.value.retry) == ("too-many-sessions", True)
         await channels[0].close()
         await asyncio.sleep(0.3)

@@ -11,6 +11,7 @@ chat_guard() {
   started $$
   scratch=$(mktemp -d "$state/locks/new.XXXXXX" 2>/dev/null) || fail disk-full "cannot write below $state: is the disk full?"
   me=$scratch/holder
+  my_start=$STARTED # whoever asks whether another process lives changes it
   printf '%s %s %s\n' $$ "$STARTED" "$BOOT" >"$me" 2>/dev/null || fail disk-full "cannot write below $state: is the disk full?"
   take "$state/locks/chat-$CHAT" 10
   now=$(date +%s)
@@ -47,7 +48,7 @@ op_turn() {
   mkdir -p "$dir" 2>/dev/null || fail disk-full "cannot write below $state: is the disk full?"
   put "$dir/incarnation" "1
 "
-  put "$dir/starter" "$$ $STARTED $BOOT
+  put "$dir/starter" "$$ $my_start $BOOT
 "
   mkfifo -m 600 "$dir/env" 2>/dev/null || [ -p "$dir/env" ] || fail disk-full "cannot make a FIFO in $dir"
   put "$dir/launch" "$LAUNCH"

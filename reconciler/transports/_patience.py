@@ -1,0 +1,95 @@
+"""Hosts that take no more at once: connections (MaxStartups) and programs on one connection (MaxSessions)."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from reconciler.errors import HostError
+from reconciler.transports._failures import Attempt
+
+__all__ = ["Room", "admitted"]
+
+_SILENT_TRIES = 4  # of a host that hangs up without a word: busy, or no SSH server at all
+_ALONE_TRIES = 3  # where nothing of ours runs that could end
+_FIRST, _LONGEST = 0.1, 2.0  # seconds between two tries
+T = TypeVar("T")
+
+
+def _pause(tries: int) -> float:
+    """Longer each time, and not the same for all who were turned away together."""
+    return min(_LONGEST, _FIRST * 3.0**tries) * random.uniform(0.5, 1.5)
+
+
+async def admitted(at: Attempt, connect: Callable[[], Awaitable[T]]) -> T:
+    """`connect`, tried again while the host is too busy to let anybody in.
+
+    Raises its HostError. The caller bounds the time; `failures.timed_out` then tells of the busy host.
+    """
+    tries = 0
+    while True:
+        at.connected, at.greeted, at.said = False, False, ""
+        try:
+            found = await connect()
+        except HostError as error:
+            silent = at.connected and not at.greeted and not at.said
+            if error.code == "too-many-connections" or (silent and at.busy is None):
+                at.busy = error
+            if not silent and error.code != "too-many-connections":
+                raise
+            if at.busy is not None and at.busy.code != "too-many-connections" and tries + 1 >= _SILENT_TRIES:
+                raise at.busy from None
+        else:
+            at.busy = None
+            return found
+        await asyncio.sleep(_pause(tries))
+        tries += 1
+
+
+class Room:
+    """The programs on one connection. Whoever finds it full waits until one of ours ends.
+
+    `give_way` is asked to end what runs only to be quick another time; it says whether there was something.
+    """
+
+    def __init__(self) -> None:
+        self.give_way: Callable[[], Awaitable[bool]] | None = None
+        self.open = 0
+        self._ended = asyncio.Event()
+
+    def entered(self, done: asyncio.Future[None]) -> None:
+        """A program runs until `done`."""
+        self.open += 1
+        done.add_done_callback(self._left)
+
+    def _left(self, _: object) -> None:
+        self.open -= 1
+        self._ended.set()
+
+    async def enter(self, start: Callable[[], Awaitable[T]], patience: float) -> T:
+        """`start`, again for `patience` seconds while it raises HostError(too-many-sessions). Raises its HostError."""
+        end = time.monotonic() + patience
+        tries = alone = 0
+        while True:
+            self._ended.clear()
+            try:
+                return await start()
+            except HostError as error:
+                alone = 0 if self.open else alone + 1
+                if error.code != "too-many-sessions" or alone > _ALONE_TRIES:
+                    raise
+                refused = error
+            if self.give_way is not None and await self.give_way():
+                continue
+            pause = _pause(tries)
+            if time.monotonic() + pause > end:
+                raise refused
+            tries += 1
+            try:
+                async with asyncio.timeout(pause):
+                    await self._ended.wait()
+            except TimeoutError:
+                continue
