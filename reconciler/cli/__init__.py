@@ -39,6 +39,7 @@ COMMANDS = {
     "cp": "Copy a file from or to a host.",
     "edit": "Edit a file of a host here.",
     "send": "Send a message to a session.",
+    "chat": "Talk to a group chat, read along, close it.",
     "transcript": "Read the conversation of a session.",
     "sync": "Copy what is new in the conversations into the archive; settle a divergence.",
     "purge": "Delete a conversation for good. The only command that does; it asks.",
@@ -63,8 +64,11 @@ class Commands(TyperGroup):
         """The command of that name."""
         if cmd_name not in COMMANDS:
             return None
+        module = import_module(f"reconciler.cli.{cmd_name}")
+        if hasattr(module, "group"):  # several commands in one file
+            return get_command(module.group)
         app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-        app.command(cmd_name)(import_module(f"reconciler.cli.{cmd_name}").command)
+        app.command(cmd_name)(module.command)
         return get_command(app)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
