@@ -34,6 +34,12 @@ def desk(tmp_path: Path, fleet: Fleet) -> Desk:
     return Desk(tmp_path, fleet)
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that is taken for a file's is one here, not in the checkout."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture(params=["ssh", "openssh"])
 def module(request: pytest.FixtureRequest) -> Any:
     return importlib.import_module(f"reconciler.transports.{request.param}")
