@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import time
 from typing import Annotated
 
 import typer
@@ -24,7 +25,7 @@ from reconciler.cli.common import (
 )
 from reconciler.cli.render.progress import looking, progress
 from reconciler.cli.render.text import coloured
-from reconciler.core.plan import Plan
+from reconciler.core.plan import LAUNCHES, Plan
 from reconciler.core.printed import action_json, escaped, recap, render
 from reconciler.core.report import Report, apply_exit_code
 from reconciler.core.spec import Desired
@@ -54,12 +55,17 @@ def command(
     ignore_windows: Annotated[
         bool, typer.Option("--ignore-windows", help="Act although a window of the specs holds changes.")
     ] = False,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Do not show group chats that were begun until they rest.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Make it happen: look, show the plan, ask, carry out that very plan.
 
-    Ctrl-C lets what runs finish and starts nothing more; a second Ctrl-C cuts it off.
+    Ctrl-C lets what runs finish and starts nothing more; a second Ctrl-C cuts it off. A group chat that was begun is
+    then shown on a terminal until it rests; Ctrl-C leaves it running.
     """
+    begun = time.time()
     desired = load(directory)
     if max_stop is not None and not max_stop.rstrip("%").isdigit():
         raise UsageError(f"--max-stop {max_stop}: expected a number or a percentage such as 50%")
@@ -72,7 +78,24 @@ def command(
     if report is None:
         typer.echo("Nothing was done.", err=True)
         raise typer.Exit(REFUSED)
+    if not (detach or as_json or report.interrupted) and sys.stdout.isatty():
+        _follow_chats(desired, report, begun)
     raise typer.Exit(apply_exit_code(report))
+
+
+def _follow_chats(desired: Desired, report: Report, since: float) -> None:
+    """Show what is said in the chats that were begun or given a new prompt, one after the other."""
+    changed = {
+        action.address for action in report.plan.effective
+        if action.verb in LAUNCHES or any(change.field == "prompt" for change in action.changes)
+    }  # fmt: skip
+    done = {outcome.address for outcome in report.outcomes if outcome.status == "done"}
+    for name in desired.group_chats:
+        if f"group_chat.{name}" in changed & done:
+            from reconciler.cli._chat import find
+            from reconciler.cli.chat import follow_until_it_rests
+
+            follow_until_it_rests(find(desired, name), since)
 
 
 async def _apply(desired: Desired, options: Options, approved: bool, as_json: bool) -> Report | None:
