@@ -25,6 +25,7 @@ COMMANDS = {
     "doctor": "What each host lacks, with the command that fixes it.",
     "plan": "Show what would happen, and why.",
     "apply": "Make it happen.",
+    "show": "Show a saved plan; asks no host.",
     "run": "Keep the fleet as the specs say, continuously.",
     "status": "Who does what, where, since when, and who waits for a human.",
     "suspend": "Do nothing to a session, a host or the whole fleet, for a while or until further notice.",
