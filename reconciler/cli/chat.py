@@ -35,7 +35,7 @@ Timeout = Annotated[str, typer.Option("--timeout", metavar="T", help="Wait no lo
 @group.command("send")
 def send(
     name: Name,
-    text: Annotated[str, typer.Argument(help="The message; `-` reads it from standard input.")],
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="The message; `-` reads it from standard input.")],
     wait: Annotated[bool, typer.Option("--wait", help="Until it is closed; prints the answer.")] = False,
     timeout: Timeout = "1h",
     directory: Specs = "specs",

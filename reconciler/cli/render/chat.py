@@ -10,7 +10,7 @@ import os
 import sys
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TextIO
@@ -142,6 +142,7 @@ class Fancy:
         self._console = Console(file=out, no_color=not colours(out), highlight=False, emoji=False, markup=False)
         self.hosts = hosts
         self._day = clock(time.time(), "%Y-%m-%d")
+        self._colours = colours_of(hosts)
 
     def entry(self, entry: Entry) -> None:
         """One more entry, under the day where that is another one."""
@@ -156,14 +157,15 @@ class Fancy:
         if entry.kind == "system":
             self._console.print(Text(f"─ {escaped(entry.text)} · {when}\n", style="dim"))
             return
-        head = Text("● ", style=colour(entry.sender)).append(escaped(entry.sender), style="bold")
-        head.append(addressed(entry), style="default").append(
-            f"  {' · '.join([*notes(entry, self.hosts), when])}", "dim"
-        )
-        self._console.print(head)
+        colour = "green" if entry.kind == "user" else self._colour(entry.sender)
+        head = Text.assemble(("● ", colour), (escaped(entry.sender), f"bold {colour}"), addressed(entry))
+        self._console.print(head.append(f"  {' · '.join([*notes(entry, self.hosts), when])}", "dim"))
         if said := remark(entry):
             self._console.print(Text(f"  {escaped(said)}", style="yellow"))
         self._said(*spoken(entry))
+
+    def _colour(self, name: str) -> str:
+        return self._colours.get(name) or _COLOURS[_index(name)]
 
     def _said(self, text: str, alone: Sequence[tuple[str, str]]) -> None:
         from rich.padding import Padding
@@ -172,7 +174,8 @@ class Fancy:
         if text.strip():
             self._console.print(Padding(written(text), (0, 2, 0, 2)))
         for who, said in alone:
-            self._console.print(Text("  → ", style=colour(who)).append(escaped(who), style="bold"))
+            colour = self._colour(who)
+            self._console.print(Text.assemble(("  → ", colour), (escaped(who), f"bold {colour}")))
             self._console.print(Padding(written(said), (0, 2, 0, 4)))
         self._console.print()
 
@@ -197,8 +200,12 @@ class Fancy:
         """A line at the bottom that says who is at work, and goes with the last of them."""
         from rich.live import Live
 
-        with Live(_Working(look), console=self._console, transient=True, refresh_per_second=8):
+        live = Live(_Working(look), console=self._console, transient=True, refresh_per_second=8)
+        try:
+            live.start(refresh=True)
             yield
+        finally:  # Ctrl-C may come at any moment, and the cursor has to come back
+            live.stop()
 
 
 class _Working:
@@ -243,9 +250,18 @@ def written(text: str) -> Any:
     return _Clean(Markdown(clean, hyperlinks=False) if len(clean) <= _MARKDOWN_LIMIT else Text(clean))
 
 
-def colour(name: str) -> str:
-    """The same for the same name, on every machine."""
-    return _COLOURS[zlib.crc32(name.encode("utf-8", "replace")) % len(_COLOURS)]
+def colours_of(names: Iterable[str]) -> dict[str, str]:
+    """A colour for each: the same for the same names on every machine, and for no two while there are enough."""
+    found: dict[str, str] = {}
+    for name in sorted(names):
+        at = _index(name)
+        turned = _COLOURS[at:] + _COLOURS[:at]
+        found[name] = next((colour for colour in turned if colour not in found.values()), turned[0])
+    return found
+
+
+def _index(name: str) -> int:
+    return zlib.crc32(name.encode("utf-8", "replace")) % len(_COLOURS)
 
 
 def owes(owed: Owes, moment: Callable[[float], str]) -> str:
