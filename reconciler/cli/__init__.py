@@ -25,6 +25,7 @@ COMMANDS = {
     "doctor": "What each host lacks, with the command that fixes it.",
     "plan": "Show what would happen, and why.",
     "apply": "Make it happen.",
+    "show": "Show a saved plan; asks no host.",
     "run": "Keep the fleet as the specs say, continuously.",
     "status": "Who does what, where, since when, and who waits for a human.",
     "suspend": "Do nothing to a session, a host or the whole fleet, for a while or until further notice.",
@@ -128,6 +129,11 @@ def application() -> Any:
 
 def run(arguments: list[str]) -> int:
     """Run one command line; its exit code. Errors that a user can act on are printed with their remedy."""
+    if "_RECONCILER_COMPLETE" in os.environ:
+        from reconciler.cli._completion import completed
+
+        completed(lambda: application().main(args=arguments, prog_name="reconciler", standalone_mode=False))
+        return 0
     try:
         result = application().main(args=arguments, prog_name="reconciler", standalone_mode=False)
     except typer.Exit as error:

@@ -158,6 +158,26 @@ def log(
         typer.echo("nothing has been said yet", err=True)
 
 
+def follow_until_it_rests(place: Place, since: float) -> None:
+    """Show what is said from that moment on, until the chat waits for nobody but its user; Ctrl-C leaves it running."""
+    tail = Tail(place)
+    out = stdout(place.hosts)
+    patience = time.monotonic() + 2.0  # until its process has taken a changed prompt up
+    try:
+        with out.waiting(lambda: standing(place)):
+            while True:
+                now = standing(place)
+                for _, entry in tail.news():
+                    if entry.at >= since:
+                        patience = time.monotonic() + 0.5  # its state file follows its log
+                        out.entry(entry)
+                if time.monotonic() > patience and (not now.alive or now.state in ("idle", "closed")):
+                    return
+                time.sleep(POLL)
+    except KeyboardInterrupt:
+        typer.echo(f"it goes on: reconciler chat log {place.name} -f", err=True)
+
+
 def _json_line(raw: bytes) -> None:
     """As it stands in the log; on a terminal with escapes of JSON for what that would obey, which comes to the same."""
     if not sys.stdout.isatty():

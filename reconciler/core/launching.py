@@ -200,8 +200,22 @@ def launch_steps(
 
 
 def chat_of(context: Context, name: str, conversation: str | None) -> Document:
-    """What the process of a group chat is given; nothing for other sessions."""
-    return document(context.desired, name, conversation) if name in context.desired.group_chats else Document("", {})
+    """What the process of a group chat is given; nothing for other sessions.
+
+    Raises OperationError(read-only) where a participant cannot be held to changing no file.
+    """
+    chat = context.desired.group_chats.get(name)
+    if chat is None:
+        return Document("", {})
+    for member in chat.participants if chat.read_only else ():
+        if not context.agent(member).can_be_read_only:
+            agent = context.desired.sessions[member].agent
+            raise OperationError(
+                f"{member} cannot take part in a read-only chat: agent {agent} has no read-only mode",
+                code="read-only",
+                remedy=f"read_only = [...] in [agents.{agent}], or read_only = false in the chat",
+            )
+    return document(context.desired, name, conversation)
 
 
 def _digest_of_prompt(context: Context, name: str) -> str | None:

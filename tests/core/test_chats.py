@@ -190,6 +190,15 @@ def test_a_document_that_cannot_be_read_is_one_error(text: str) -> None:
     assert caught.value.code == "chat-broken"
 
 
+def test_who_cannot_be_held_to_reading_takes_no_part_in_a_read_only_chat() -> None:
+    text = MEMBERS + CHAT + "read_only = true\n"
+    action = chat_action(plan_of(specs(text), host("gpu"), host("local")))
+    assert (action.verb, action.reason) == ("blocked", "read-only")
+    assert "db" in action.message
+    with_words = text.replace('command = "mine"', 'command = "mine"\nread_only = ["--dry"]')
+    assert chat_action(plan_of(specs(with_words), host("gpu"), host("local"))).verb == "start"
+
+
 def test_a_moderator_is_called_by_its_session_or_by_a_word_that_nobody_has() -> None:
     by_session = specs(MEMBERS + CHAT.replace('{ agent = "claude-code" }', '"db"').replace('["api", "db"]', '["api"]'))
     assert json.loads(document(by_session, "design", None).text)["moderator"] == "db"
