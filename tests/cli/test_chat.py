@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import pty
@@ -18,12 +19,14 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
 from reconciler.chat.entries import Entry
 from reconciler.chat.log import CLOSE, LOG, MESSAGE_LIMIT, STATE, Log, received, replace_file
 from reconciler.chat.turns import Chat, Limits, after, answered, close, missed
 from reconciler.cli._chat import Owes, Place, Standing, Tail, standing
-from reconciler.cli.render.chat import clock, colours_of, plain_entry, readable, working
+from reconciler.cli.render._written import readable, written
+from reconciler.cli.render.chat import clock, colours_of, plain_entry, working
 from reconciler.core.spec import GroupChat
 
 AT = 1_795_222_925.0  # 2026-11-21T01:02:05Z
@@ -609,6 +612,19 @@ def test_who_is_at_work_is_said_in_one_line() -> None:
     found = Standing(True, "gathering", 2, 8, 0.0, owed, trouble="gpu is slow")
     assert working(found, 100.0) == "round 2 of 8 · web on gpu: asked, for 10s · api · gpu is slow"
     assert working(Standing(True, "idle"), 100.0) == working(Standing(False, "gathering"), 100.0) == ""
+
+
+def test_markdown_hides_nothing_and_gives_no_orders() -> None:
+    out = io.StringIO()
+    said = "<div>\nin html\n</div>\n\n<!-- in a comment -->\n\n[a]: b 'in a definition'\n\n&#27;[31m [l](https://u.example)"
+    Console(file=out, force_terminal=True, color_system=None, width=100).print(written(said))
+    shown = out.getvalue()
+    assert "\x1b" not in shown
+    for words in ("<div>", "in html", "in a comment", "in a definition", "l (https://u.example)"):
+        assert words in shown
+    out.truncate(0)
+    Console(file=out, width=100).print(written("# x\n" * 10_000))
+    assert out.getvalue().count("# x") == 10_000
 
 
 def test_speakers_have_colours_of_their_own() -> None:

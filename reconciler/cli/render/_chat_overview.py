@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from reconciler.chat.entries import Entry
 from reconciler.chat.turns import Chat
 from reconciler.cli._chat import Owes, Place, Standing
-from reconciler.cli.render.chat import WAITING, money, owes, readable, remark, spoken
+from reconciler.cli.render._written import readable
+from reconciler.cli.render.chat import WAITING, money, owes, remark, spoken
 from reconciler.core.markdown import code
 from reconciler.core.printed import escaped
 

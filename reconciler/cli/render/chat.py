@@ -13,31 +13,21 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from reconciler.chat.entries import Entry
 from reconciler.chat.routing import prose
 from reconciler.cli._chat import Owes, Standing
 from reconciler.cli.common import colours
+from reconciler.cli.render._written import readable, written
 from reconciler.cli.render.table import ago
 from reconciler.core.printed import escaped
 
 if TYPE_CHECKING:
-    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+    from rich.console import Console, ConsoleOptions, RenderResult
 
 _COLOURS = ("cyan", "magenta", "yellow", "blue", "bright_green", "bright_red", "bright_blue", "bright_magenta")
-_MARKDOWN_LIMIT = 30_000  # characters; what is longer is shown as it is
-_HARMLESS = {"\xa0": " ", "\u202f": " ", "\t": "\t", "\u200c": "\u200c", "\u200d": "\u200d"}  # in what people write
 WAITING = ("moderating", "gathering", "closing", "waiting")
-
-
-def readable(text: str) -> list[str]:
-    """The lines of a text without anything that a terminal would obey."""
-    lines = text.replace("\r\n", "\n").split("\n")
-    return [
-        line if line.isprintable() else "".join(_HARMLESS[c] if c in _HARMLESS else escaped(c) for c in line)
-        for line in lines
-    ]
 
 
 def clock(at: float | None, form: str) -> str:
@@ -224,30 +214,6 @@ class _Working:
         if line:
             self._spinner.update(text=Text(line, style="dim", no_wrap=True, overflow="ellipsis"))
             yield self._spinner
-
-
-class _Clean:
-    """What another renders, without anything that a terminal would obey: Markdown can name any character (`&#27;`)."""
-
-    def __init__(self, inner: RenderableType) -> None:
-        self._inner = inner
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        from rich.segment import Segment
-
-        for text, style, control in console.render(self._inner, options):
-            if control is None:
-                clean = "".join(c if c.isprintable() or c == "\n" else _HARMLESS.get(c, "\ufffd") for c in text)
-                yield Segment(clean, style.update_link(None) if style is not None and style.link else style)
-
-
-def written(text: str) -> Any:
-    """A contribution as Markdown; the text as it is, where it is too long for that."""
-    from rich.markdown import Markdown
-    from rich.text import Text
-
-    clean = "\n".join(readable(text.strip("\n")))
-    return _Clean(Markdown(clean, hyperlinks=False) if len(clean) <= _MARKDOWN_LIMIT else Text(clean))
 
 
 def colours_of(names: Iterable[str]) -> dict[str, str]:
