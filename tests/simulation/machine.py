@@ -330,9 +330,11 @@ class Machine:
         return self.ops.get(op["OP"])
 
     async def _directory(self, op: Operation) -> str:
-        """The session whose directory an operation works in: an older name is a link."""
+        """The session whose directory an operation works in: an older name is a link; only launches take it over."""
         name = self.links.get(op["NAME"], op["NAME"])
-        if op.name == "op_launch" and name != op["NAME"]:
+        if op.name != "op_launch" and name != op["NAME"]:
+            raise Refused("stale", f"session {op['NAME']} is called {name} now")
+        if name != op["NAME"]:
             if name in self.sessions and self.live(self.sessions[name]):
                 raise Refused("name-taken", f"{name} still runs in the directory of the name {op['NAME']}")
             await self._put(lambda: self.links.pop(op["NAME"], None))

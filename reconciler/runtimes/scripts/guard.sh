@@ -175,9 +175,11 @@ finish() {
   exit 0
 }
 
-# session NAME EXPECT: its directory; refused unless EXPECT is its present incarnation (0: none yet).
+# session NAME EXPECT: its directory; refused unless EXPECT is its present incarnation (0: none yet), and where the name
+# is an older one: whoever planned this means what bore the name before.
 session() {
   dir=$state/sessions/$1
+  [ ! -L "$dir" ] || fail stale "session $1 is called $(basename "$(readlink "$dir")") now"
   at=0
   [ -r "$dir/incarnation" ] && read -r at <"$dir/incarnation"
   [ "$at" = "$2" ] || fail stale "session $1 is at incarnation $at, the plan was made for $2"
