@@ -442,6 +442,7 @@ class Machine:
         if there is not None and there.record is not None:
             raise Refused("stale", f"there is a session {new} already")
         self.links.pop(new, None)
+        await self._put(lambda: None)
         if old in self.panes:
             self.panes[new] = self.panes.pop(old)
         await self.step()
@@ -449,7 +450,8 @@ class Machine:
         self.links[old] = new
         for program in self.programs.values():
             program.session = new if program.session == old else program.session
-        await self._put(lambda: setattr(files, "record", op["RECORD"]))
+        await self.step()
+        files.record = op["RECORD"]
         return '{"ok":true}'
 
     async def _send(self, op: Operation, files: Files) -> str:

@@ -420,7 +420,8 @@ op_record() {
 }
 
 # op_rename: NAME TO EXPECT RECORD: another name without a restart. The old one stays as a link: the wrapper and the
-# agent's hooks go on writing to it; a look passes links over.
+# agent's hooks go on writing to it; a look passes links over. First what needs space, then what only renames. Where that
+# is cut off, the link tells whose record it is.
 op_rename() {
   session "$NAME" "$EXPECT"
   take "$state/locks/session-$TO" 30
@@ -428,11 +429,12 @@ op_rename() {
   [ ! -e "$r_to/record.json" ] || fail stale "there is a session $TO already"
   if [ -L "$r_to" ]; then rm -f "$r_to"; elif [ -d "$r_to" ]; then mv "$r_to" "$r_to.old$$"; fi
   login_path
-  runtime_rename "$TO"
-  mv "$dir" "$r_to" && ln -s "$TO" "$dir" || fail failed "cannot rename $dir"
-  dir=$r_to
-  put "$dir/record.json" "$RECORD
+  put "$dir/record.new" "$RECORD
 "
+  ln -s "$TO" "$scratch/link" 2>/dev/null || fail disk-full "cannot write below $state: is the disk full?"
+  runtime_rename "$TO"
+  mv "$dir" "$r_to" && mv "$scratch/link" "$dir" && mv -f "$r_to/record.new" "$r_to/record.json" ||
+    fail failed "cannot rename $dir"
   finish '{"ok":true}'
 }
 
