@@ -9,9 +9,9 @@ import contextlib
 import re
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from reconciler.chat.outcomes import Ended
 from reconciler.core.observed import clean
 from reconciler.errors import HostError, OperationError
 from reconciler.hosts import Connection
@@ -21,20 +21,6 @@ WAIT = 20  # seconds that a host waits for a turn to end before it answers
 AT_ONCE = 4  # turns that are begun at once on a host: its sshd has ten channels for us at most
 OUTPUT_LIMIT = 8_000_000  # bytes of one answer that are read; of a longer one its beginning and its end
 _ID = re.compile(r"[0-9a-f]{8}\.[0-9]{6,}\.[a-z0-9_-]{1,63}\.[0-9]{1,4}")
-
-
-@dataclass(frozen=True)
-class Ended:
-    """A turn that is over. `exit` None: nobody knows how, its host was restarted, say. `error` is our own word."""
-
-    turn: str
-    owner: str
-    exit: int | None
-    error: str
-    detail: str
-    begun: bool
-    out: str
-    err: str
 
 
 Over = Callable[[Ended], Awaitable[None]]

@@ -9,30 +9,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import json
 import logging
 import os
 import time
 from collections.abc import Coroutine
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reconciler.chat import log
+from reconciler.chat import log, state
 from reconciler.chat.cast import Cast, read_cast
 from reconciler.chat.entries import Entry
 from reconciler.chat.jobs import WAIT, Caller, Ended, HostJobs, Job
+from reconciler.chat.outcomes import entry_of, late, unasked
 from reconciler.chat.prompts import compose
-from reconciler.chat.turns import (
-    Owed,
-    Talk,
-    after,
-    answered,
-    close,
-    conversation_of,
-    fold,
-    forgot,
-    missed,
-)
+from reconciler.chat.turns import Owed, Talk, after, close, conversation_of, fold
 from reconciler.errors import HostError, LeaseHeldError, OperationError, ReconcilerError
 from reconciler.hosts import Hosts
 from reconciler.leases import this_machine
@@ -40,10 +31,20 @@ from reconciler.leases import this_machine
 LOG = logging.getLogger(__name__)
 POLL = 0.25  # seconds between looks at the inbox and the document
 RENEW = 40.0  # seconds between renewals of the lease on a host where nothing runs
-PATIENCE = 60.0  # seconds for which a participant's host may be silent before the chat goes on without it
+PATIENCE = 60.0  # seconds, and no more than a turn's time, that a host may be silent before the chat goes on without it
 GRACE = 20.0  # seconds that a host may take to say that a turn's time was over
-TEXT_LIMIT = 200_000  # characters of one answer that the log keeps
-STATE_LIMIT = 3900  # bytes of what a look reads of the state file
+RETRY = 5.0  # seconds between two attempts to reach a host, at most
+PASSING = ("locked", "disk-full")  # refusals of hosts that pass
+GIVEN_UP = ("unreachable", "timeout", "removed")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A turn that may run: on which host, and the chat as it was declared when it was asked for."""
+
+    owed: Owed
+    host: str
+    cast: Cast
 
 
 class Runner:
@@ -62,7 +63,9 @@ class Runner:
         self._jobs: dict[str, HostJobs] = {}
         self._watching: dict[str, asyncio.Task[None]] = {}
         self._turns: dict[str, asyncio.Task[None]] = {}
-        self._began: dict[str, tuple[Owed, str]] = {}  # turn id -> whom, and on which host
+        self._inherited = frozenset(owed.turn_id for owed in self._chat.owed)  # another process may have asked for them
+        self._began: dict[str, Asked] = {}
+        self._given_up: dict[str, Asked] = {}
         self._trouble: dict[str, str] = {}
         self._begins: dict[str, asyncio.Event] = {}
         self._endings: set[asyncio.Task[None]] = set()
@@ -169,9 +172,17 @@ class Runner:
             self._trouble["disk"] = error.message
             return
         self._turn_tasks()
-        for name in {self._cast.host_of(who) for who in self._cast.members} - {""}:
-            if name not in self._watching or self._watching[name].done():
-                self._watching[name] = self._task(self._watch(name))
+        self._watches()
+
+    def _watches(self) -> None:
+        """One for each host where somebody may be asked or was, and none for others."""
+        wanted = {self._cast.host_of(who) for who in self._cast.members} - {""}
+        wanted |= {asked.host for asked in (*self._began.values(), *self._given_up.values())}
+        for name in wanted - set(self._watching):
+            self._watching[name] = self._task(self._watch(name))
+        for name in set(self._watching) - wanted:
+            self._watching.pop(name).cancel()
+            self._trouble.pop(name, None)
 
     def _turn_tasks(self) -> None:
         """One for each turn that is owed, and none for others."""
@@ -199,7 +210,7 @@ class Runner:
     def _members(self) -> None:
         """Members change between rounds."""
         cast, chat = self._cast, self._chat
-        asked = any(host not in self._trouble for _, host in self._asked())
+        asked = any(asked.host not in self._trouble for asked in self._asked())
         if (cast.moderator, cast.participants) == (chat.moderator, chat.participants) or not chat.between or asked:
             return
         before, now = {chat.moderator, *chat.participants}, set(cast.members)
@@ -230,16 +241,16 @@ class Runner:
         if not running:
             self._append(close(self._chat, "closed"))
         elif self._ends.is_set():
-            for owed, host in running:
-                del self._began[owed.turn_id]
-                self._endings.add(self._task(self._end_now(owed, host)))
+            for asked in running:
+                del self._began[asked.owed.turn_id]
+                self._endings.add(self._task(self._end_now(asked.owed, asked.host)))
 
-    def _asked(self) -> list[tuple[Owed, str]]:
-        """The turns that may run, and on which host."""
+    def _asked(self) -> list[Asked]:
+        """The turns that may run."""
         return [self._began[owed.turn_id] for owed in self._chat.owed if owed.turn_id in self._began]
 
     async def _end_now(self, owed: Owed, host: str) -> None:
-        with contextlib.suppress(ReconcilerError):
+        with contextlib.suppress(ReconcilerError, TimeoutError):
             async with asyncio.timeout(5):
                 await self._jobs_on(host).end(owed.who, owed.turn_id)
 
@@ -281,7 +292,7 @@ class Runner:
         pause = 1.0
         while True:
             begins.clear()
-            busy = any(host == name for _, host in self._began.values())
+            busy = any(asked.host == name for asked in self._began.values())
             try:
                 left = await self._jobs_on(name).look(WAIT if busy else 0)
                 self._trouble.pop(name, None)
@@ -289,7 +300,7 @@ class Runner:
             except HostError as error:
                 self._trouble[name] = error.message
                 await asyncio.sleep(pause)
-                pause = min(pause * 2, 15.0)
+                pause = min(pause * 2, RETRY)
                 continue
             except OperationError as error:
                 if error.code == "lease-held":
@@ -305,7 +316,7 @@ class Runner:
         """See to it that a turn is begun, and that it has an outcome in bounded time."""
         cast, who = self._cast, owed.who
         if not cast.knows(who):
-            await self._record(owed, "removed", f"{who} is no member any more")
+            await self._record(owed, unasked(self._chat, owed, "removed", f"{who} is no member any more"))
             return
         host = cast.host_of(who)
         try:
@@ -313,16 +324,17 @@ class Runner:
         except (OperationError, ValueError) as error:
             if getattr(error, "code", "") == "lease-held":
                 raise _refused(error) from None
-            await self._record(owed, "failed", str(error))
+            await self._record(owed, unasked(self._chat, owed, "failed", str(error)))
             return
         if begun:
-            await self._outcome(owed, cast.turn_timeout + GRACE)
+            await self._outcome(owed, cast.turn_timeout + min(GRACE, 5 + cast.turn_timeout))
         if owed in self._chat.owed:
             why = self._trouble.get(host, "no answer in time")
             status = "timeout" if begun and host not in self._trouble else "unreachable"
             await self._end_now(owed, host)
+            self._given_up[owed.turn_id] = Asked(owed, host, cast)
+            await self._record(owed, unasked(self._chat, owed, status, why))
             self._began.pop(owed.turn_id, None)
-            await self._record(owed, status, why)
 
     async def _outcome(self, owed: Owed, seconds: float) -> None:
         """Wait until the turn has one; a moderator that cannot be reached is waited for."""
@@ -337,30 +349,31 @@ class Runner:
         """Whether the turn may have begun. Raises OperationError, ValueError where it cannot begin at all."""
         jobs = self._jobs_on(host)
         since, pause = time.monotonic(), 0.5
+        may_run = owed.turn_id in self._inherited
         while True:
-            sent = False
             try:
-                if not jobs.state_dir:
-                    await jobs.look()
+                if not jobs.state_dir or host in self._trouble:
+                    await jobs.look()  # what ended there meanwhile comes first: this turn may follow from it
                 job = self._job(cast, owed, jobs.state_dir)
-                sent = True
-                self._began[owed.turn_id] = (owed, host)
+                self._began[owed.turn_id] = Asked(owed, host, cast)
                 self._begins.setdefault(host, asyncio.Event()).set()
                 await jobs.begin(job)
             except HostError as error:
                 self._trouble[host] = error.message
+                may_run = may_run or owed.turn_id in self._began
             except OperationError as error:
-                if not error.retry and error.code != "locked":
+                if not may_run:
                     self._began.pop(owed.turn_id, None)
+                if not error.retry and error.code not in PASSING:
                     raise
                 self._trouble[host] = error.message
             else:
                 return True
-            patient = owed.role == "moderator" or time.monotonic() - since < PATIENCE
-            if not patient:
-                return sent or owed.turn_id in self._began
+            patience = min(PATIENCE, cast.turn_timeout)
+            if owed.role != "moderator" and time.monotonic() - since >= patience:
+                return may_run
             await asyncio.sleep(pause)
-            pause = min(pause * 2, 10.0)
+            pause = min(pause * 2, RETRY)
 
     def _job(self, cast: Cast, owed: Owed, state_dir: str) -> Job:
         who = owed.who
@@ -380,50 +393,30 @@ class Runner:
 
     async def _over(self, ended: Ended) -> None:
         """A turn has ended on its host. Raises OperationError(disk-full) where that cannot be written down yet."""
-        self._began.pop(ended.turn, None)
-        owed = next((owed for owed in self._chat.owed if owed.turn_id == ended.turn), None)
-        if owed is not None:
-            self._append(self._entry(owed, ended))
-        elif not any(e.turn_id == ended.turn and e.status in ("ok", "unclear", "late") for e in self._log.entries):
-            self._late(ended)
-
-    def _late(self, ended: Ended) -> None:
-        """It answers after its outcome was written down: that is kept, and leads to nothing."""
-        who = ended.turn.split(".")[2]
-        if not self._cast.knows(who) or not any(e.turn_id == ended.turn for e in self._log.entries):
-            return
-        reply = self._cast.agent(who).reply(_code(ended), ended.out, ended.err)
-        if reply.text:
-            round_of = next(e.round for e in self._log.entries if e.turn_id == ended.turn)
-            self._append(Entry(0, "participant", who, (), _kept(reply.text), "late", ended.turn, round_of))
-
-    def _entry(self, owed: Owed, ended: Ended) -> Entry:
-        """What the outcome of a turn means."""
+        asked = self._began.get(ended.turn) or self._given_up.get(ended.turn)
+        cast = asked.cast if asked else self._cast
         chat = self._chat
-        if ended.error == "timeout":
-            return missed(chat, owed, "timeout", f"it was ended after {self._cast.turn_timeout:g} s")
-        if ended.error:
-            return missed(chat, owed, "failed", _why(owed, ended))
-        if not self._cast.knows(owed.who):
-            return missed(chat, owed, "removed", f"{owed.who} is no member any more")
-        if ended.exit is None:
-            return missed(chat, owed, "lost", "its host lost the turn: it was restarted, or the process killed")
-        reply = self._cast.agent(owed.who).reply(_code(ended), ended.out, ended.err)
-        usage: dict[str, float] = {"cost": reply.cost} if reply.cost else {}
-        if reply.tokens and not reply.running:
-            usage["tokens"] = reply.tokens
-        if ended.exit == 0 and not reply.error:
-            return answered(chat, owed, _kept(reply.text), usage, reply.conversation)
-        if (reply.unknown or reply.taken) and owed.attempt < 3 and not owed.anew:
-            return forgot(owed)
-        why = reply.error or f"its agent ended with exit code {ended.exit}"
-        return missed(chat, owed, "failed", why[:2000], usage, reply.conversation)
+        owed = next((owed for owed in chat.owed if owed.turn_id == ended.turn), None)
+        if owed is not None and cast.knows(owed.who):
+            self._append(entry_of(chat, cast, owed, ended))
+        elif owed is None and (given_up := self._outcome_without(ended)):
+            entry = late(cast, given_up, ended)
+            if entry is not None:
+                self._append(entry)
+        self._began.pop(ended.turn, None)
+        self._given_up.pop(ended.turn, None)
 
-    async def _record(self, owed: Owed, status: str, why: str) -> None:
+    def _outcome_without(self, ended: Ended) -> Entry | None:
+        """The entry of a turn that was given up before its host told of it; None where the host was heard."""
+        entries = [entry for entry in self._log.entries if entry.turn_id == ended.turn]
+        by_us = bool(entries) and entries[-1].data.get("begun") is False and entries[-1].status in GIVEN_UP
+        return entries[-1] if by_us else None
+
+    async def _record(self, owed: Owed, entry: Entry) -> None:
         """Write down that a turn came to nothing, as soon as that can be written."""
         while owed in self._chat.owed:
             try:
-                self._append(missed(self._chat, owed, status, why))
+                self._append(entry)
             except OperationError as error:
                 self._trouble["disk"] = error.message
                 await asyncio.sleep(2.0)
@@ -432,55 +425,10 @@ class Runner:
 
     def _say(self) -> None:
         """The state file, which looks and `reconciler chat` read."""
-        chat = self._chat
-        since = self._log.entries[-1].at if self._log.entries else time.time()
-        owed = [
-            {"who": owed.who, "host": self._cast.host_of(owed.who), "since": self._since(owed),
-             "status": "asked" if owed.turn_id in self._began else "to be asked"}
-            for owed in chat.owed
-        ]  # fmt: skip
-        trouble = "; ".join(words for key, words in sorted(self._trouble.items()) if self._matters(key))
-        state: str = "closing" if self._closing and not chat.closed else chat.state
-        if state == "moderating" and self._cast.host_of(chat.moderator) in self._trouble:
-            state = "waiting"
-        table: dict[str, Any] = {
-            "pid": os.getpid(), "state": state, "round": chat.round, "max_rounds": self._cast.limits.max_rounds,
-            "since": since, "owed": owed, "queued": len(chat.queue), "cost": round(chat.cost, 6),
-            "trouble": trouble[:400], "hosts": {who: self._cast.host_of(who) for who in self._cast.members},
-        }  # fmt: skip
-        text = json.dumps(table)
-        if len(text) > STATE_LIMIT:
-            text = json.dumps({**table, "hosts": {}, "owed": [{"who": item["who"]} for item in owed[:40]]})
-        if text != self._said:
-            try:
-                log.replace_file(self._folder / log.STATE, text)
-                self._said = text
-            except OperationError as error:
-                LOG.warning("%s", error.message)
-
-    def _matters(self, key: str) -> bool:
-        return key not in self._cast.desired.hosts or key in {self._cast.host_of(owed.who) for owed in self._chat.owed}
-
-    def _since(self, owed: Owed) -> float:
-        return self._log.entries[owed.cause - 1].at
-
-
-def _code(ended: Ended) -> int:
-    return 1 if ended.exit is None else ended.exit
-
-
-def _kept(text: str) -> str:
-    if len(text) <= TEXT_LIMIT:
-        return text
-    half = TEXT_LIMIT // 2
-    return f"{text[:half]}\n[... {len(text) - 2 * half} characters are left out here ...]\n{text[-half:]}"
-
-
-def _why(owed: Owed, ended: Ended) -> str:
-    return {
-        "agent-missing": f"its agent is not on the PATH of the login shell: {ended.detail}",
-        "workdir-missing": f"its working directory {ended.detail} does not exist",
-    }.get(ended.error, ended.detail or ended.error)
+        now = state.Present(frozenset(self._began), self._trouble, self._closing)
+        text = state.text_of(self._chat, self._cast, self._log.entries, now)
+        if text != self._said and state.write(self._folder, text):
+            self._said = text
 
 
 def _refused(error: BaseException) -> ReconcilerError:

@@ -225,7 +225,7 @@ def _settled(chat: Chat, entry: Entry, owed: Owed) -> Chat:
     """The turn has its outcome: its agent has heard what led to it, and may have named its conversation."""
     talk = chat.talks.get(owed.who, Talk())
     named = entry.data.get("conversation")
-    if entry.status in _BEGUN:
+    if entry.status in _BEGUN and entry.data.get("begun") is not False:
         known = named if isinstance(named, str) and named else talk.id
         heard = max(talk.heard, owed.cause) if entry.status in _HEARD else talk.heard
         talk = replace(talk, begun=True, id=known, heard=heard)

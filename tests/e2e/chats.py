@@ -14,7 +14,7 @@ from typing import Any
 
 from reconciler.chat import log
 from tests.e2e.fleet import Fleet, Host
-from tests.e2e.program import REPOSITORY, SCRIPT_AGENT, Program, until
+from tests.e2e.program import REPOSITORY, SCRIPT_AGENT, Program, install_script_agent, until
 
 CHAT_AGENT = REPOSITORY / "tests" / "support" / "chat_agent.py"
 # The interactive session is the script agent's; turns are another program's, so that the two cannot be confused.
@@ -32,15 +32,15 @@ HOLDS = ("ok", "unclear", "failed", "timeout", "lost")  # outcomes of turns that
 
 def install_agents(home: Path, host: Host | None = None) -> None:
     """Both agents below a home, on the PATH of login shells only."""
+    if host is not None:
+        install_script_agent(host)
+        host.write("~/bin/chat-agent", CHAT_AGENT.read_text(encoding="utf-8"), mode=0o755)
+        return
+    (home / "bin").mkdir(exist_ok=True)
     for name, source in (("script-agent", SCRIPT_AGENT), ("chat-agent", CHAT_AGENT)):
-        if host is not None:
-            host.write(f"~/bin/{name}", source.read_text(encoding="utf-8"), mode=0o755)
-            continue
-        (home / "bin").mkdir(exist_ok=True)
         (home / "bin" / name).write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
         (home / "bin" / name).chmod(0o755)
-    if host is None:
-        (home / ".profile").write_text('PATH="$HOME/bin:$PATH"\n', encoding="utf-8")
+    (home / ".profile").write_text('PATH="$HOME/bin:$PATH"\n', encoding="utf-8")
 
 
 def member(name: str, host: str, more: str = "") -> str:
@@ -113,17 +113,21 @@ class Chat:
         return [entry["data"]["reason"] for entry in self.of("idle", "closed")]
 
     def send(self, *items: str | Mapping[str, str], sender: str = "ann") -> str:
-        """A message with a plan for the moderator."""
-        return log.send(self.folder, plan(*items), sender)
+        """A message with a plan for the moderator, unlike any other."""
+        return log.send(self.folder, f"{time.time_ns()} {plan(*items)}", sender)
 
-    def closed(self, count: int = 1, patience: float = 30.0) -> list[dict[str, Any]]:
+    def closed(self, count: int = 1, patience: float = 60.0) -> list[dict[str, Any]]:
         """The log once so many messages are closed, and nothing is owed any more."""
-        until(f"{count} closed messages", lambda: len(self.closings) >= count, patience)
+        try:
+            until(f"{count} closed messages", lambda: len(self.closings) >= count, patience)
+        except AssertionError as error:
+            story = "\n".join(json.dumps(entry)[:400] for entry in self.entries)
+            raise AssertionError(f"{error}\n{story}\n{self.now}") from None
         until("what it says of itself", lambda: self.now.get("state") in ("idle", "closed"))
         assert len(self.closings) == count, self.closings
         return self.entries
 
-    def ask(self, *items: str | Mapping[str, str], patience: float = 30.0) -> list[dict[str, Any]]:
+    def ask(self, *items: str | Mapping[str, str], patience: float = 60.0) -> list[dict[str, Any]]:
         """Send a message with a plan; the entries that it led to, its own and the closing one included."""
         before, count = len(self.entries), len(self.closings)
         self.send(*items)
@@ -139,6 +143,24 @@ class Chat:
                 if str(self.folder).encode() in words and b"reconciler.chat" in words:
                     return pid
         return 0
+
+    def release(self, *gates: str) -> None:
+        """Let those go on who wait for `HOLD:gate`, wherever they are."""
+        fleet = self.program.fleet
+        for home in (fleet.controller_home, *(host.home for host in fleet.hosts.values())):
+            for gate in gates if (home / ".chat-agent").exists() else ():
+                (home / ".chat-agent" / f"{self.program.name}.{gate}").touch()
+
+    def at_work(self, *names: str) -> bool:
+        """Whether these have been asked and owe the answer, and nobody else does."""
+        working = [turn for turn in self.asked if turn.who in names]
+        owed = {item["who"] for item in self.now.get("owed", ()) if item["status"] == "asked"}
+        return owed == set(names) == {turn.who for turn in working}
+
+    def ended_unheard(self, who: str, where: Path) -> bool:
+        """Whether a turn of `who` has ended on a host with that home, and lies there."""
+        state = where / ".local/state/reconciler" / self.program.name
+        return bool(list(state.glob(f"sessions/{who}/turns/*/exit.1")))
 
     def kill(self) -> None:
         """As the kernel does where memory is short."""
@@ -176,7 +198,6 @@ class Chat:
             prompts = [turn.prompt for turn in asked if turn.who == who]
             ours = [entry for entry in outcomes if entry["from"] == who]
             assert len(prompts) == len(ours), f"{who}: asked {len(prompts)} times for {len(ours)} outcomes"
-            assert len(set(prompts)) == len(prompts) or who.startswith("same"), f"{who} was told the same twice"
         begun = [turn.rest["conversation"] for turn in asked if turn.rest["verb"] == "turn"]
         assert len(set(begun)) == len(begun), "a conversation was begun twice"
 
@@ -192,8 +213,8 @@ class Chat:
             with contextlib.suppress(OSError):
                 environ = (path / "environ").read_bytes().split(b"\0")
                 words = (path / "cmdline").read_bytes()
-                ours = f"RECONCILER_FLEET={self.program.name}".encode() in environ
-                ours = ours and os.readlink(path / "ns/pid") == os.readlink("/proc/self/ns/pid")
+                home = f"HOME={self.program.fleet.controller_home}".encode()
+                ours = home in environ and f"RECONCILER_FLEET={self.program.name}".encode() in environ
                 wrapper = f"{self.state}/".encode() in words
                 if (ours or wrapper) and (not marker or f"RECONCILER_SESSION={marker}".encode() in environ):
                     found.append(int(path.name))

@@ -25,7 +25,7 @@ def fleet() -> Iterator[Fleet]:
 
 @pytest.fixture
 def program(fleet: Fleet, request: pytest.FixtureRequest) -> Program:
-    return Program(fleet, f"chat{request.session.items.index(request.node)}")
+    return Program(fleet, f"talk{request.session.items.index(request.node)}")
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def team(program: Program) -> Iterator[Chat]:
 @pytest.fixture(scope="module")
 def standing(fleet: Fleet) -> Iterator[Chat]:
     """A chat for whatever may be said in one."""
-    program = Program(fleet, "standing")
+    program = Program(fleet, "talking")
     made = Chat(program)
     program.write(MEMBERS + chat("team", "a b c", more="max_rounds = 3"))
     program.apply()
@@ -56,7 +56,7 @@ def test_a_mixed_chat_runs_to_its_final_answer_and_every_turn_is_asked_once(
 ) -> None:
     lead = "lead" if leads == "a session on a host" else "moderator"
     moderator = '"lead"' if lead == "lead" else '{ agent = "chatty" }'
-    first = opening({"a": "what of it?", "b": "SLOW:0.5 and you?"}, {"c": "sum up"}, "all is well")
+    first = opening({"a": "what of it?", "b": "and you?"}, {"c": "sum up"}, "all is well")
     more = member("lead", "two") if lead == "lead" else ""
     program.write(MEMBERS + more + chat("team", "a b c", moderator, first))
     program.apply()
@@ -87,7 +87,7 @@ def test_a_second_message_resumes_the_conversations_of_the_chat_and_no_others(
     program.apply()
     team.closed()
     own, pids, before = site.record("a")["conversation"], site.pids("a"), site.conversation("a")
-    entries = team.ask({"a": "SLOW:2 again", "b": "again"}, {"a": "and again"}, "2")
+    entries = team.ask({"a": "SLOW:0.5 again", "b": "again"}, {"a": "and again"}, "2")
     assert sorted(said(entries)[1:3]) == [("a", "a answers 2"), ("b", "b answers 2")]
     assert said(entries)[4] == ("a", "a answers 3")
     assert [turn.rest["verb"] for turn in team.asked if turn.who == "a"] == ["turn", "resume", "resume"]
@@ -105,23 +105,25 @@ def test_a_second_message_resumes_the_conversations_of_the_chat_and_no_others(
     until("the typed message", lambda: "MARK-typed" in site.messages("a"))
 
 
-def test_status_and_why_say_who_owes_a_turn(program: Program, team: Chat) -> None:
-    program.write(MEMBERS + chat("team", "a b c", more=opening({"a": "SLOW:4", "b": "SLOW:4", "c": "hello"}, "fine")))
+def test_why_and_status_say_who_owes_a_turn(program: Program, team: Chat) -> None:
+    program.write(MEMBERS + chat("team", "a b c", more=opening({"a": "HOLD:a", "b": "HOLD:b", "c": "hello"}, "fine")))
     program.apply()
-    until("its work", lambda: [owed["who"] for owed in team.now["owed"]] == ["a", "b"])
+    until("its work", lambda: team.at_work("a", "b"))
+    assert "activity: busy (source: chat) round 1 of 8; waits for a, b" in program.run("why", "group_chat.team").stdout
     assert [(owed["host"], owed["status"]) for owed in team.now["owed"]] == [("one", "asked"), ("two", "asked")]
     seen = program.status()["group_chat.team"]
     assert seen["phase"] == "busy"
     assert seen["observed"]["detail"] == "round 1 of 8; waits for a, b"
-    assert "waits for a, b" in program.run("why", "group_chat.team").stdout
-    team.in_place()
+    team.release("a", "b")
     team.closed()
 
 
 def test_messages_that_come_at_once_queue_in_the_order_of_sending(standing: Chat) -> None:
     before, count = len(standing.entries), len(standing.closings)
     for number in range(3):
-        standing.send({"a": f"SLOW:0.3 number {number}"}, f"answer {number}", sender=f"user{number}")
+        standing.send({"a": f"HOLD:queue number {number}"}, f"answer {number}", sender=f"user{number}")
+    until("the queue", lambda: standing.now["queued"] == 2 and standing.at_work("a"))
+    standing.release("queue")
     entries = standing.closed(count + 3)[before:]
     assert [entry["text"] for entry in entries if entry["from"] == "moderator"][1::2] == [
         "answer 0", "answer 1", "answer 2"
@@ -163,15 +165,16 @@ def test_mentions_of_the_moderator_address_whom_they_name(standing: Chat, answer
 
 
 def test_five_megabytes_and_escape_codes_come_to_a_log_that_can_be_read(standing: Chat) -> None:
-    entries = standing.ask({"a": "BIG:5000", "b": "ESC", "c": "BIG:30 SAY:it is long"}, "seen", patience=60)
+    entries = standing.ask({"a": "BIG:5000", "b": "ESC", "c": "BIG:30 SAY:it is long"}, "seen")
     big, codes, long = (next(e["text"] for e in entries if e["from"] == name) for name in "abc")
     assert 199_000 < len(big) < 201_000
     assert big.startswith("a answers")
     assert big.endswith("the end")
-    assert "characters are left out here" in big
+    assert "characters left out" in big
     assert len(long) > 30_000
     assert [ord(c) for c in codes if (ord(c) < 32 or 127 <= ord(c) < 160) and c != "\n"] == []
-    assert "red C1 bell nul" in codes
+    assert "red" in codes
+    assert "bell nul" in codes
     told = standing.asked_of("moderator")[-1]
     assert len(told) < 90_000
     assert "the end" in told
@@ -200,7 +203,7 @@ def test_a_moderator_that_names_nobody_who_is_there_is_told_once_and_then_closed
     entries = standing.ask(nobody, "@dave, please")
     assert [entry["status"] for entry in entries] == ["ok", "unclear", "unclear", "idle"]
     assert entries[-1]["data"]["reason"] == "unclear"
-    assert "the block delegates to nobody" in standing.asked_of("moderator")[-1]
+    assert "it delegates to nobody" in standing.asked_of("moderator")[-1]
     entries = standing.ask(nobody, {"a": "then you"}, "good")
     assert [entry["status"] for entry in entries] == ["ok", "unclear", "ok", "ok", "ok", "idle"]
     assert entries[-1]["data"]["reason"] == "final"
@@ -237,7 +240,7 @@ def test_a_participant_that_never_answers_is_ended_on_its_host_and_gone_without(
 
 
 def test_members_change_between_rounds_without_a_new_process(program: Program, team: Chat) -> None:
-    first = opening({"a": "SLOW:2.5 and?", "b": "hello"}, {"c": "you are new"}, "@b, are you there?", "fine")
+    first = opening({"a": "HOLD:a and?", "b": "hello"}, {"c": "you are new"}, "@b, are you there?", "fine")
     program.write(MEMBERS + chat("team", "a b", more=first))
     program.apply()
     until("a reply", lambda: ("b", "b answers 1") in team.said)
@@ -247,6 +250,7 @@ def test_members_change_between_rounds_without_a_new_process(program: Program, t
     program.apply()
     assert team.pid == pid
     team.in_place()
+    team.release("a")
     entries = team.closed()
     words = [(entry["from"], entry["status"], entry["text"].splitlines()[0]) for entry in entries[2:]]
     assert words == [
@@ -262,12 +266,13 @@ def test_members_change_between_rounds_without_a_new_process(program: Program, t
 def test_a_participant_that_is_removed_while_it_works_ends_its_turn_and_is_not_asked_again(
     program: Program, team: Chat
 ) -> None:
-    first = opening({"a": "hello", "b": "SLOW:3 bye"}, "@everyone?", "fine")
+    first = opening({"a": "hello", "b": "HOLD:b bye"}, "@everyone?", "fine")
     program.write(MEMBERS + chat("team", "a b", more=first))
     program.apply()
     until("a reply", lambda: ("a", "a answers 1") in team.said)
     program.write(AGENT + member("a", "one") + chat("team", "a", more=first))  # its session goes, too
     program.apply("--max-stop", "9")
+    team.release("b")
     team.closed()
     assert team.said[1:] == [
         ("a", "a answers 1"), ("b", "b answers 1"), ("moderator", "@everyone?"), ("a", "a answers 2"),
@@ -331,14 +336,18 @@ def test_a_changed_session_or_limit_holds_from_the_next_turn_on(program: Program
 def test_a_closed_chat_lets_the_running_turn_end_and_goes_on_with_its_log_when_it_is_opened(
     program: Program, team: Chat
 ) -> None:
-    first = opening({"a": "SLOW:3", "b": "hello"}, "never said")
+    first = opening({"a": "HOLD:a", "b": "hello"}, "never said")
     program.write(MEMBERS + chat("team", "a b", more=first))
     program.apply()
     until("a reply", lambda: ("b", "b answers 1") in team.said)
     closed = MEMBERS + chat("team", "a b", more=f'state = "closed"\n{first}')
     program.write(closed)
     assert program.plan()["group_chat.team"]["verb"] == "stop"
-    program.apply()
+    with program.start("apply", "--auto-approve") as process:
+        until("that it closes", lambda: team.now["state"] == "closing")
+        assert team.pid
+        team.release("a")
+        assert process.wait(60) == 0
     assert not team.pid
     assert [entry["status"] for entry in team.entries[-2:]] == ["ok", "closed"]
     assert team.said[-1] == ("a", "a answers 1")
@@ -395,7 +404,8 @@ def test_secrets_reach_the_turns_and_lie_nowhere(program: Program, team: Chat, f
         printed = program.run("why", "group_chat.team").stdout + program.run("status", "--json").stdout
         team.kill()
         program.apply()
-        entries = team.ask({"a": "x2", "c": "SLOW:1 y2"}, "z2")
+        entries = team.ask({"a": "x2", "c": "y2"}, "z2")
+    team.end()
     assert watch.found == []
     assert "s3cret" not in printed + json.dumps(entries)
     names = {(turn.who, name) for turn in team.asked for name in turn.rest["env"] if name.endswith("_KEY")}
@@ -403,5 +413,4 @@ def test_secrets_reach_the_turns_and_lie_nowhere(program: Program, team: Chat, f
     assert not [turn for turn in team.asked if any("RECONCILER_VALUE" in name for name in turn.rest["env"])]
     assert below(fleet.hosts["one"].home, needles) == []
     assert below(fleet.controller_home, needles) == []
-    program.write("")
     team.exactly_once()

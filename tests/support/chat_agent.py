@@ -6,10 +6,11 @@
 
 Every prompt stands in `~/.chat-agent/ID.jsonl` before anything else happens: what an agent was asked, by whom, when,
 in which process, and whether another process had the conversation open. A participant answers `NAME answers N`, N
-being the turns that the conversation has, then does what words in the message to it say: `SLOW:n` works for n seconds,
-`NEVER` for ever, `SAY:...` says the rest of the line, `BIG:n` n kilobytes, `ESC` escape codes, `EXIT:n` ends so.
-A moderator does what the last `PLAN:[...]` of a user says, one item for each of its turns since: an object of messages
-by name becomes a block that delegates, where the message of `""` holds words for itself; a string is answered as it is.
+being the turns that the conversation has, and does what words in the message to it say: `SLOW:n` works for n seconds,
+`HOLD:x` until there is a file `~/.chat-agent/FLEET.x`, `NEVER` for ever, `SAY:...` says the rest of the line, `BIG:n`
+n kilobytes, `ESC` escape codes, `EXIT:n` ends so. A moderator does what the last line `... PLAN:[...]` of a user says,
+one item for each of its turns since it was first told that line: an object of messages by name becomes a block that
+delegates, where the message of `""` holds words for itself; a string is answered as it is.
 """
 
 from __future__ import annotations
@@ -62,15 +63,13 @@ def _participant(asked: list[str]) -> tuple[str, str]:
 
 
 def _moderator(asked: list[str]) -> tuple[str, str]:
-    plan: list[Any] = ["there is no plan"]
-    at = 0
-    for number, prompt in enumerate(asked):
-        start = prompt.rfind("PLAN:[")
-        if start >= 0:
-            plan, _ = json.JSONDecoder().raw_decode(prompt, start + len("PLAN:"))
-            at = number
-    turn = len(asked) - 1 - at
-    item = plan[turn] if turn < len(plan) else "the plan is over"
+    lines = [line for prompt in asked for line in prompt.splitlines() if "PLAN:[" in line]
+    if not lines:
+        return "there is no plan", ""
+    plan, _ = json.JSONDecoder().raw_decode(lines[-1].partition("PLAN:")[2])
+    first = next(number for number, prompt in enumerate(asked) if lines[-1] in prompt.splitlines())
+    turn = len(asked) - 1 - first
+    item: Any = plan[turn] if turn < len(plan) else "the plan is over"
     if isinstance(item, str):
         return item, "" if item.startswith("@") else item
     to = [{"name": name, "message": message} for name, message in item.items() if name]
@@ -82,6 +81,9 @@ def answer(text: str, words: str) -> None:
     """Say it, as the words want it."""
     if slow := re.search(r"SLOW:([\d.]+)", words):
         time.sleep(float(slow[1]))
+    for gate in re.findall(r"HOLD:(\S+)", words):
+        while not (Path.home() / ".chat-agent" / f"{os.environ.get('RECONCILER_FLEET')}.{gate}").exists():
+            time.sleep(0.02)
     if "NEVER" in words:
         time.sleep(1_000_000)
     out = [text]
