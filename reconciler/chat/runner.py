@@ -321,7 +321,7 @@ class Runner:
         host = cast.host_of(who)
         try:
             begun = await self._begin(cast, owed, host)
-        except (OperationError, ValueError) as error:
+        except (ReconcilerError, ValueError) as error:  # what its agent refuses ends no chat
             if getattr(error, "code", "") == "lease-held":
                 raise _refused(error) from None
             await self._record(owed, unasked(self._chat, owed, "failed", str(error)))
@@ -332,7 +332,8 @@ class Runner:
             why = self._trouble.get(host, "no answer in time")
             status = "timeout" if begun and host not in self._trouble else "unreachable"
             await self._end_now(owed, host)
-            self._given_up[owed.turn_id] = Asked(owed, host, cast)
+            if begun:
+                self._given_up[owed.turn_id] = Asked(owed, host, cast)
             await self._record(owed, unasked(self._chat, owed, status, why))
             self._began.pop(owed.turn_id, None)
 
@@ -346,7 +347,7 @@ class Runner:
             await asyncio.sleep(0.1)
 
     async def _begin(self, cast: Cast, owed: Owed, host: str) -> bool:
-        """Whether the turn may have begun. Raises OperationError, ValueError where it cannot begin at all."""
+        """Whether the turn may have begun. Raises ReconcilerError, ValueError where it cannot begin at all."""
         jobs = self._jobs_on(host)
         since, pause = time.monotonic(), 0.5
         may_run = owed.turn_id in self._inherited

@@ -7,10 +7,11 @@
 Every prompt stands in `~/.chat-agent/ID.jsonl` before anything else happens: what an agent was asked, by whom, when,
 in which process, and whether another process had the conversation open. A participant answers `NAME answers N`, N
 being the turns that the conversation has, and does what words in the message to it say: `SLOW:n` works for n seconds,
-`HOLD:x` until there is a file `~/.chat-agent/FLEET.x`, `NEVER` for ever, `SAY:...` says the rest of the line, `BIG:n`
-n kilobytes, `ESC` escape codes, `EXIT:n` ends so. A moderator does what the last line `... PLAN:[...]` of a user says,
-one item for each of its turns since it was first told that line: an object of messages by name becomes a block that
-delegates, where the message of `""` holds words for itself; a string is answered as it is.
+`HOLD:x` until there is a file `~/.chat-agent/FLEET.x`, `NEVER` for ever, `DEAF` whatever signal asks for its end,
+`SAY:...` says the rest of the line, `BIG:n` n kilobytes, `ESC` escape codes, `EXIT:n` ends so. A moderator does what
+the last line `... PLAN:[...]` of a user says, one item for each of its turns since it was first told that line: an
+object of messages by name becomes a block that delegates, where the message of `""` holds words for itself; a string
+is answered as it is.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import fcntl
 import json
 import os
 import re
+import signal
 import sys
 import time
 from pathlib import Path
@@ -84,6 +86,8 @@ def answer(text: str, words: str) -> None:
     for gate in re.findall(r"HOLD:(\S+)", words):
         while not (Path.home() / ".chat-agent" / f"{os.environ.get('RECONCILER_FLEET')}.{gate}").exists():
             time.sleep(0.02)
+    if "DEAF" in words:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if "NEVER" in words:
         time.sleep(1_000_000)
     out = [text]
