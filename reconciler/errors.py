@@ -4,6 +4,7 @@
     ├── UsageError        the command line          exit 64   no use in trying again
     ├── SpecError         the specs                 exit 65   no use in trying again
     ├── GuardError        a guard said no           exit 7    lift the guard first
+    ├── StalePlanError    a saved plan      exit 5    make a new one
     ├── LeaseHeldError    another controller works  exit 6    later
     ├── SourceError       where the specs come from exit 1, 7 or 64
     ├── HostError         the way to a host, or what a host answered
@@ -52,6 +53,12 @@ class GuardError(ReconcilerError):
     exit_code = 7
 
 
+class StalePlanError(ReconcilerError):
+    """A saved plan does not hold any more: other specs, too old, or carried out before. Nothing was done."""
+
+    exit_code = 5
+
+
 class LeaseHeldError(ReconcilerError):
     """Another controller holds the lease of a host."""
 
@@ -76,7 +83,7 @@ class HostError(ReconcilerError):
 
     Codes: auth-denied, host-key-unknown, host-key-changed, host-key-mismatch, passphrase-needed, key-too-open,
     refused, timed-out, name-not-resolved, no-route, dropped, too-many-connections, too-many-sessions, protocol,
-    look-failed, look-truncated, disabled, foreign-machine.
+    bad-option, look-failed, look-truncated, disabled, foreign-machine.
     """
 
     def __init__(self, message: str, *, code: str, remedy: str = "", retry: bool = True) -> None:

@@ -52,6 +52,7 @@ class Options:
     max_stop: str | None = None
     take_over: tuple[str, ...] = ()  # sessions whose silent host is taken for gone, because a person says so
     ignore_windows: bool = False  # act although a window of the specs holds changes
+    plan_id: str = ""  # of a saved plan that this pass carries out: hosts do nothing twice for one id
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def consider(
     diff = compare(desired, observed, places)
     silent = [name for name, found in observed.hosts.items() if not isinstance(found, Reached)]
     plan = make_plan(
-        diff, desired, observed, agents, plan_id=secrets.token_hex(16), controller=holder(),
+        diff, desired, observed, agents, plan_id=options.plan_id or secrets.token_hex(16), controller=holder(),
         hold={
             **(hold or {}),
             **suspended(desired, diff, journal.suspensions(now.timestamp())),

@@ -65,11 +65,12 @@ class Works:
         return len(self._under_way)
 
     def hold(self) -> dict[str, Hold]:
-        """The addresses that are being worked on."""
+        """The addresses that are being worked on, older names of what is renamed included."""
         return {
-            action.address: Hold("in-progress", self._phases.get(action.address) or f"{action.verb} is under way")
+            address: Hold("in-progress", self._phases.get(action.address) or f"{action.verb} is under way")
             for work in self._under_way.values()
             for action in work.actions
+            for address in (action.address, *(f"session.{step.session}" for step in action.steps))
         }
 
     def begin(self, done: Pass, actions: tuple[Action, ...]) -> None:

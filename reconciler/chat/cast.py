@@ -31,7 +31,7 @@ class Cast:
     follows_prompt: bool  # an edited prompt is the next message
     limits: Limits
     turn_timeout: float
-    read_only: bool
+    read_only: frozenset[str]  # who may change no file
     desired: Desired
     agents: Mapping[str, Agent]
     about: Mapping[str, str]
@@ -134,7 +134,7 @@ def _cast(table: Mapping[str, Any]) -> Cast:
         follows_prompt=table["on_prompt_change"] == "send",
         limits=Limits(int(table["max_rounds"]), table["max_cost"]),
         turn_timeout=float(table["turn_timeout"]),
-        read_only=bool(table["read_only"]),
+        read_only=frozenset(map(str, table["read_only"])),
         desired=desired,
         agents=drivers.agents(desired),
         about=about,

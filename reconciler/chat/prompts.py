@@ -42,7 +42,8 @@ def compose(scene: Scene, chat: Chat, entries: Sequence[Entry], owed: Owed) -> s
     first = not heard
     placed = ((_place(chat, entry), entry) for entry in entries)
     new = sorted((item for item in placed if heard < item[0] <= owed.cause), key=itemgetter(0))
-    others = [entry for _, entry in new if not _own(entry, owed.who)]
+    # Who has heard nothing and said something has forgotten it: its own words are news to it as well.
+    others = [entry for _, entry in new if not _own(entry, owed.who) or (first and entry.said)]
     told = [(line, entry.seq == chat.current) for entry in others if (line := _told(entry, owed))]
     parts = [_introduction(scene, chat, owed)] if first else []
     if told:

@@ -385,7 +385,7 @@ class Runner:
         prompt = compose(cast.scene, self._chat, self._log.entries, owed)
         directory = f"{state_dir}/sessions/{who}/turns/{owed.turn_id}"
         # A moderator changes no files; an agent that cannot be held to it, as one of templates, is told so.
-        read_only = cast.read_only or (owed.role == "moderator" and agent.can_be_read_only)
+        read_only = who in cast.read_only or (owed.role == "moderator" and agent.can_be_read_only)
         invocation = cast.invocation(who, directory, prompt, (known, resume), read_only)
         environment = {**cast.environment(who), **invocation.env}
         shell = cast.host(who).shell or ""

@@ -25,6 +25,7 @@ COMMANDS = {
     "doctor": "What each host lacks, with the command that fixes it.",
     "plan": "Show what would happen, and why.",
     "apply": "Make it happen.",
+    "show": "Show a saved plan; asks no host.",
     "run": "Keep the fleet as the specs say, continuously.",
     "status": "Who does what, where, since when, and who waits for a human.",
     "suspend": "Do nothing to a session, a host or the whole fleet, for a while or until further notice.",
@@ -39,6 +40,7 @@ COMMANDS = {
     "cp": "Copy a file from or to a host.",
     "edit": "Edit a file of a host here.",
     "send": "Send a message to a session.",
+    "chat": "Talk to a group chat, read along, close it.",
     "transcript": "Read the conversation of a session.",
     "sync": "Copy what is new in the conversations into the archive; settle a divergence.",
     "purge": "Delete a conversation for good. The only command that does; it asks.",
@@ -63,8 +65,11 @@ class Commands(TyperGroup):
         """The command of that name."""
         if cmd_name not in COMMANDS:
             return None
+        module = import_module(f"reconciler.cli.{cmd_name}")
+        if hasattr(module, "group"):  # several commands in one file
+            return get_command(module.group)
         app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-        app.command(cmd_name)(import_module(f"reconciler.cli.{cmd_name}").command)
+        app.command(cmd_name)(module.command)
         return get_command(app)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
@@ -124,6 +129,11 @@ def application() -> Any:
 
 def run(arguments: list[str]) -> int:
     """Run one command line; its exit code. Errors that a user can act on are printed with their remedy."""
+    if "_RECONCILER_COMPLETE" in os.environ:
+        from reconciler.cli._completion import completed
+
+        completed(lambda: application().main(args=arguments, prog_name="reconciler", standalone_mode=False))
+        return 0
     try:
         result = application().main(args=arguments, prog_name="reconciler", standalone_mode=False)
     except typer.Exit as error:

@@ -14,7 +14,7 @@ from reconciler.transports import Transport
 
 LIMIT = 256_000_000  # bytes of one file: it is held in memory
 # $1 with a leading `~` as the far home, for programs that do not know it.
-EXPAND = 'case $1 in "~") p=$HOME ;; "~/"*) p=$HOME/${1#"~/"} ;; *) p=$1 ;; esac; '
+EXPAND = 'case $1 in "~") p=$HOME ;; "~/"*) p=$HOME/${1#"~/"} ;; /*) p=$1 ;; *) p=./$1 ;; esac; '
 
 
 def place(desired: Desired, text: str) -> tuple[str, str] | None:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from reconciler import drivers
+from reconciler.cli._completion import session_names
 from reconciler.cli.common import Specs, find, load, run, session_name
 from reconciler.core.spec import Desired
 from reconciler.errors import OperationError, UsageError
@@ -15,7 +16,7 @@ from reconciler.hosts import Hosts
 
 
 def command(
-    session: Annotated[str, typer.Argument(help="Its name or address.")],
+    session: Annotated[str, typer.Argument(help="Its name or address.", autocompletion=session_names)],
     directory: Specs = "specs",
 ) -> None:
     """Attach this terminal to a session. Detach as tmux does (C-b d): it goes on running."""

@@ -7,13 +7,16 @@ from typing import Annotated
 
 import typer
 
+from reconciler.cli._completion import remote_paths
 from reconciler.cli._remote import LIMIT, reached, remote, shown, translated
 from reconciler.cli.common import Specs, load, run
 from reconciler.core.spec import Desired
 
 
 def command(
-    what: Annotated[str, typer.Argument(metavar="HOST:PATH", help="`~/` is the far home.")],
+    what: Annotated[
+        str, typer.Argument(metavar="HOST:PATH", help="`~/` is the far home.", autocompletion=remote_paths)
+    ],
     directory: Specs = "specs",
 ) -> None:
     """Print a file of a host; on a terminal without the orders that it may hold for it."""

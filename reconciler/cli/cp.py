@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from reconciler.cli._completion import local_or_remote_paths
 from reconciler.cli._remote import LIMIT, mode_of, place, reached, translated
 from reconciler.cli.common import Specs, load, run
 from reconciler.core.spec import Desired
@@ -18,8 +19,16 @@ from reconciler.transports.local import LocalTransport
 
 
 def command(
-    source: Annotated[str, typer.Argument(metavar="[HOST:]PATH", help="What to copy: one file.")],
-    target: Annotated[str, typer.Argument(metavar="[HOST:]PATH", help="Where to; a directory ends with `/`.")],
+    source: Annotated[
+        str,
+        typer.Argument(metavar="[HOST:]PATH", help="What to copy: one file.", autocompletion=local_or_remote_paths),
+    ],
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="[HOST:]PATH", help="Where to; a directory ends with `/`.", autocompletion=local_or_remote_paths
+        ),
+    ],
     directory: Specs = "specs",
 ) -> None:
     """Copy one file, with its permissions. The target is replaced whole, or not at all."""
@@ -31,7 +40,8 @@ def command(
 
 async def _cp(desired: Desired, source: str, target: str) -> None:
     if target.endswith(("/", ":")):
-        target += os.path.basename(source.rpartition(":")[2])
+        found = place(desired, source)
+        target += os.path.basename(found[1] if found else source)
     async with _at(desired, source) as (transport, path):
         data, mode = await transport.read(path, LIMIT), await mode_of(transport, path)
     async with _at(desired, target) as (transport, path):

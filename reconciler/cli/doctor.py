@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from reconciler import drivers
+from reconciler.cli._completion import host_names
 from reconciler.cli.common import AsJson, Specs, colours, host_name, load, run
 from reconciler.core.checkup import Examined, examined_json
 from reconciler.core.facts import Check
@@ -22,7 +23,9 @@ _MARKS = {True: ("✓", "green"), False: ("✗", "red"), None: ("!", "yellow")}
 
 
 def command(
-    which: Annotated[list[str] | None, typer.Argument(metavar="[HOST]...", help="Only these; all else.")] = None,
+    which: Annotated[
+        list[str] | None, typer.Argument(metavar="[HOST]...", help="Only these; all else.", autocompletion=host_names)
+    ] = None,
     agents: Annotated[bool, typer.Option("--agents", help="All known agents, not only those of the specs.")] = False,
     install: Annotated[
         str | None, typer.Option("--install", metavar="AGENT", help="Install it on the hosts that lack it; asks first.")

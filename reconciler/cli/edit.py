@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from reconciler.cli._completion import remote_paths
 from reconciler.cli._remote import LIMIT, mode_of, reached, remote, translated
 from reconciler.cli.common import Specs, load, run
 from reconciler.core.spec import Desired
@@ -19,7 +20,9 @@ from reconciler.errors import GuardError, UsageError
 
 
 def command(
-    what: Annotated[str, typer.Argument(metavar="HOST:PATH", help="`~/` is the far home.")],
+    what: Annotated[
+        str, typer.Argument(metavar="HOST:PATH", help="`~/` is the far home.", autocompletion=remote_paths)
+    ],
     directory: Specs = "specs",
 ) -> None:
     """Edit a file of a host with $VISUAL or $EDITOR. Where it changed there meanwhile, nothing is overwritten."""

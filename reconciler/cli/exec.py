@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from reconciler.cli._completion import host_names
 from reconciler.cli.common import Specs, declared_host, load, run
 from reconciler.core.spec import Desired
 from reconciler.hosts import Hosts
@@ -16,7 +17,7 @@ _LIMIT = 256_000_000  # bytes of output
 
 
 def command(
-    host: Annotated[str, typer.Argument(help="Its name in the specs.")],
+    host: Annotated[str, typer.Argument(help="Its name in the specs.", autocompletion=host_names)],
     words: Annotated[list[str], typer.Argument(metavar="-- COMMAND...", help="The program and its arguments.")],
     directory: Specs = "specs",
 ) -> None:

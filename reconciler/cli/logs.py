@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from reconciler import drivers
+from reconciler.cli._completion import session_names
 from reconciler.cli.common import Specs, find, load, run, session_name
 from reconciler.core.printed import escaped
 from reconciler.core.spec import Desired
@@ -21,7 +22,7 @@ _PAUSE = 1.0  # seconds between two looks at the output
 
 
 def command(
-    session: Annotated[str, typer.Argument(help="Its name or address.")],
+    session: Annotated[str, typer.Argument(help="Its name or address.", autocompletion=session_names)],
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on as it prints, until Ctrl-C.")] = False,
     lines: Annotated[int, typer.Option("-n", "--lines", min=1, max=20000, help="The last so many lines.")] = 200,
     directory: Specs = "specs",

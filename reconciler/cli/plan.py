@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import time
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -16,6 +18,7 @@ from reconciler.core.markdown import markdown
 from reconciler.core.plan import Plan
 from reconciler.core.printed import plan_json, render
 from reconciler.core.report import plan_exit_code
+from reconciler.core.saved import to_json
 from reconciler.core.spec import Desired
 from reconciler.errors import ReconcilerError, UsageError
 from reconciler.hosts import Hosts
@@ -37,6 +40,9 @@ def command(
         str | None,
         typer.Option("--against", metavar="REF", help="Ask no host: what this does to a fleet as the git REF says."),
     ] = None,
+    out: Annotated[
+        str | None, typer.Option("--out", "-o", metavar="FILE", help="Save it, for `reconciler apply FILE`.")
+    ] = None,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Markdown, for a pull request.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -46,9 +52,11 @@ def command(
     """
     if as_json and as_markdown:
         raise UsageError("--json and --markdown exclude each other")
+    if out is not None and against is not None:
+        raise UsageError("--out and --against exclude each other: a plan that asked no host permits nothing")
     desired = load(directory)
     options = Options(selection(target, exclude, select), tuple(restart or ()))
-    askable = not (fresh or against or as_markdown) and options == Options()
+    askable = not (fresh or against or as_markdown or out) and options == Options()
     if askable and (known := run(_asked(desired.fleet.name, desired.revision))):
         _show(known["plan"], known["text"], as_json)
         raise typer.Exit(known["detailed"] if detailed_exitcode else known["code"])
@@ -63,8 +71,22 @@ def command(
         typer.echo(markdown(plan, against or ""), nl=False)
     else:
         _show(plan_json(plan), render(plan), as_json)
+    if out is not None:
+        save(out, to_json(plan, time.time(), options.restart))
     warn_of_stops(plan, desired.fleet.max_stop)
     raise typer.Exit(plan_exit_code(plan, detailed=detailed_exitcode))
+
+
+def save(path: str, text: str) -> None:
+    """A whole file that only its owner reads, or an error and what was there before. Raises ReconcilerError."""
+    target = Path(path)
+    try:
+        handle, beside = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        with open(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        Path(beside).replace(target)
+    except OSError as error:
+        raise ReconcilerError(f"{path}: {error.strerror}", code="file") from None
 
 
 def _observed(desired: Desired, options: Options) -> Plan:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from reconciler.asking import open_leases
+from reconciler.cli._completion import session_names
 from reconciler.cli.common import Specs, load, run
 from reconciler.cli.render.progress import looking
 from reconciler.cli.sync import REFUSED, asked
@@ -23,7 +24,7 @@ from reconciler.transcripts.deciding import purge_host
 
 
 def command(
-    session: Annotated[str, typer.Argument(help="Its name or address.")],
+    session: Annotated[str, typer.Argument(help="Its name or address.", autocompletion=session_names)],
     auto_approve: Annotated[bool, typer.Option("--auto-approve", help="Do not ask for its name.")] = False,
     directory: Specs = "specs",
 ) -> None:

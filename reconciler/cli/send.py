@@ -10,6 +10,7 @@ import typer
 
 from reconciler import drivers
 from reconciler.asking import open_leases
+from reconciler.cli._completion import session_names
 from reconciler.cli.common import Specs, find, load, run, session_name
 from reconciler.core.printed import escaped
 from reconciler.core.spec import Desired
@@ -21,7 +22,7 @@ from reconciler.transcripts.carrying import open_archive
 
 
 def command(
-    session: Annotated[str, typer.Argument(help="Its name or address.")],
+    session: Annotated[str, typer.Argument(help="Its name or address.", autocompletion=session_names)],
     text: Annotated[str, typer.Argument(help="The message; `-` reads it from standard input.")],
     timeout: Annotated[float, typer.Option("--timeout", help="Wait so many seconds for it to be idle.")] = 600.0,
     directory: Specs = "specs",

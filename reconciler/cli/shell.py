@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from reconciler.cli._completion import host_names
 from reconciler.cli.common import Specs, declared_host, load, run
 from reconciler.core.spec import Desired
 from reconciler.errors import UsageError
@@ -14,7 +15,7 @@ from reconciler.hosts import Hosts
 
 
 def command(
-    host: Annotated[str, typer.Argument(help="Its name in the specs.")],
+    host: Annotated[str, typer.Argument(help="Its name in the specs.", autocompletion=host_names)],
     directory: Specs = "specs",
 ) -> None:
     """Open the login shell of a host, in the host's `workdir`."""

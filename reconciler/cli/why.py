@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from reconciler.asking import controller_of
+from reconciler.cli._completion import session_names
 from reconciler.cli.common import AsJson, Specs, load, run
 from reconciler.cli.render.table import ago
 from reconciler.core.launching import Context, command_of
@@ -25,7 +26,12 @@ from reconciler.reconcile import Pass, preview
 
 
 def command(
-    which: Annotated[str, typer.Argument(metavar="ADDRESS", help="session.NAME, group_chat.NAME, or its bare name.")],
+    which: Annotated[
+        str,
+        typer.Argument(
+            metavar="ADDRESS", help="session.NAME, group_chat.NAME, or its bare name.", autocompletion=session_names
+        ),
+    ],
     directory: Specs = "specs",
     as_json: AsJson = False,
 ) -> None:

@@ -95,7 +95,7 @@ def written_of(desired: Desired, name: str) -> dict[str, Any]:
 
 def _limits(chat: GroupChat) -> dict[str, Any]:
     return {
-        "max_rounds": chat.max_rounds, "turn_timeout": chat.turn_timeout, "read_only": chat.read_only,
+        "max_rounds": chat.max_rounds, "turn_timeout": chat.turn_timeout, "read_only": list(chat.readers),
         "max_cost": chat.max_cost, "on_prompt_change": chat.on_prompt_change,
     }  # fmt: skip
 

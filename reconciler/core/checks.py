@@ -170,6 +170,10 @@ def _check_chat(raw: Raw, entry: Entry, chat: GroupChat) -> None:
         if name == moderator.session:
             summary = f"`{name}` cannot take part in the chat that it moderates"
             raw.findings.about(entry, ("participants", index), summary, "remove it here, or let another one moderate")
+    for name in chat.readers:
+        if name not in chat.participants:
+            hint = did_you_mean(name, chat.participants)
+            raw.findings.about(entry, ("read_only",), f"`{name}` in `read_only` is no participant{hint}")
     if entry.name in sessions:
         detail = "a group chat runs as a session of its name: give one of them another name"
         raw.findings.about(entry, (), f"there is a session `{entry.name}` too", detail, part="key")

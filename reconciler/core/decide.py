@@ -24,6 +24,7 @@ from reconciler.core.launching import Context, chat_of, launch_steps, send_step,
 from reconciler.core.moving import move
 from reconciler.core.observed import Observed, Reached, SessionSeen, Unreached
 from reconciler.core.readiness import completed
+from reconciler.core.record import Record
 from reconciler.core.spec import Session, Stop
 from reconciler.core.steps import (
     ForgetStep,
@@ -52,10 +53,7 @@ def decide(context: Context, observed: Observed, entry: Entry, *, forced: bool =
     if entry.reason == "twice":
         return Decision("blocked", "twice", entry.message, "reconciler attach, then stop one of the two by hand")
     if entry.reason == "renamed" and entry.seen is not None and entry.seen.record is not None:
-        seen, record = entry.seen, replace(entry.seen.record, name=entry.name)
-        step = RenameStep(seen.name, host.name, record.strategy, seen.incarnation, record)
-        change = Change("name", seen.name, entry.name)
-        return Decision("update", "renamed", f"{entry.message}: renamed without a restart", "", (step,), (change,))
+        return _renamed(host, entry, entry.seen, replace(entry.seen.record, name=entry.name))
     try:
         if entry.reason == "moved":
             return move(context, observed, host, entry, entry.desired)
@@ -64,6 +62,15 @@ def decide(context: Context, observed: Observed, entry: Entry, *, forced: bool =
         return Decision("blocked", "refused", str(error))
     except ReconcilerError as error:
         return Decision("blocked", error.code, error.message, error.remedy)
+
+
+def _renamed(host: Reached, entry: Entry, seen: SessionSeen, record: Record) -> Decision:
+    change = Change("name", seen.called or seen.name, entry.name)
+    if seen.called:
+        step: Step = RecordStep(entry.name, host.name, seen.incarnation, record)
+        return Decision("update", "renamed", f"{entry.message}: its rename is ended", "", (step,), (change,))
+    step = RenameStep(seen.name, host.name, record.strategy, seen.incarnation, record)
+    return Decision("update", "renamed", f"{entry.message}: renamed without a restart", "", (step,), (change,))
 
 
 def _orphan(context: Context, host: Reached, entry: Entry) -> Decision | None:

@@ -235,12 +235,18 @@ def _declared(
 
 
 def _renamed(desired: Desired, observed: Observed, name: str, old: str | None) -> Entry | None:
-    """A session that a `[[moved]]` names, as long as its host knows it by its old name only."""
+    """A session that a `[[moved]]` names, as long as its host knows it by its old name only, or its record does."""
     session = desired.sessions[name]
     host = observed.hosts.get(session.host)
-    if old is None or old in desired.sessions or not isinstance(host, Reached):
+    if not isinstance(host, Reached):
         return None
-    before, now = host.sessions.get(old), host.sessions.get(name)
+    now = host.sessions.get(name)
+    if now is not None and now.called and now.state not in ("broken", "unknown", "starting"):
+        return Entry(name, "drifted", session.host, "renamed", f"its record still calls it session.{now.called}",
+                     session, now)  # fmt: skip
+    if old is None or old in desired.sessions:
+        return None
+    before = host.sessions.get(old)
     if before is None or before.record is None or (now is not None and (now.record is not None or now.live)):
         return None
     if before.state in ("broken", "unknown", "starting"):

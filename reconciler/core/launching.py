@@ -207,13 +207,13 @@ def chat_of(context: Context, name: str, conversation: str | None) -> Document:
     chat = context.desired.group_chats.get(name)
     if chat is None:
         return Document("", {})
-    for member in chat.participants if chat.read_only else ():
+    for member in chat.readers:
         if not context.agent(member).can_be_read_only:
             agent = context.desired.sessions[member].agent
             raise OperationError(
                 f"{member} cannot take part in a read-only chat: agent {agent} has no read-only mode",
                 code="read-only",
-                remedy=f"read_only = [...] in [agents.{agent}], or read_only = false in the chat",
+                remedy=f"read_only = [...] in [agents.{agent}], or leave {member} out of the chat's read_only",
             )
     return document(context.desired, name, conversation)
 

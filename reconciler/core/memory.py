@@ -15,6 +15,7 @@ FIRST, CAP = 2.0, 600.0  # seconds: 2·2ⁿ with full jitter, ten minutes at the
 # No use in trying again before something has changed: the specs, or a person asks.
 TERMINAL = frozenset({
     "auth-denied", "host-key-unknown", "host-key-changed", "host-key-mismatch", "passphrase-needed", "key-too-open",
+    "bad-option",
     "other-conversation", "secret", "socket-path", "bug",
 })  # fmt: skip
 # Not a failure of the session: nothing was tried, and the next look tells.

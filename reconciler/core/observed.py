@@ -11,7 +11,7 @@ import binascii
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from reconciler.core.record import Record, parse_record
@@ -80,6 +80,7 @@ class SessionSeen:
     facts: Facts = Facts()
     attached: int = 0  # terminals attached to it
     trouble: str = ""  # why it is broken or unknown
+    called: str = ""  # the older name that its record on the host still bears: a rename was cut off
 
     @property
     def live(self) -> bool:
@@ -187,7 +188,7 @@ def parse_look(host: str, nonce: str, answer: bytes) -> Reached:
             _take(sessions.setdefault(name, _Raw()), kind, text)
     if facts is None:
         raise _bad(host, "the answer to the look does not say whose it is")
-    seen = {name: _session(name, raw) for name, raw in sessions.items() if _there(raw)}
+    seen = {name: _session(name, raw, found["link"]) for name, raw in sessions.items() if _there(raw)}
     return _reached(host, facts, seen, found, tuple(foreign))
 
 
@@ -291,13 +292,15 @@ def _there(raw: _Raw) -> bool:
     return raw.incarnation is not None or "trouble" in raw.values
 
 
-def _session(name: str, raw: _Raw) -> SessionSeen:
+def _session(name: str, raw: _Raw, links: Mapping[str, str]) -> SessionSeen:
     incarnation = raw.incarnation or 0
-    record, trouble = None, str(raw.values.get("trouble", ""))
+    record, trouble, called = None, str(raw.values.get("trouble", "")), ""
     if "record" in raw.values:
         try:
             record = parse_record(raw.values["record"])
-            if record.name != name:
+            if record.name != name and links.get(record.name) == name:
+                called, record = record.name, replace(record, name=name)
+            elif record.name != name:
                 record = None
                 raise ValueError("it is the record of another session")
         except ValueError as error:
@@ -315,7 +318,7 @@ def _session(name: str, raw: _Raw) -> SessionSeen:
     attached = pane.get("attached", 0)
     return SessionSeen(
         name=name, state=state, record=record, incarnation=incarnation, process=process, exit=ended,
-        facts=facts, attached=attached if isinstance(attached, int) else 0, trouble=trouble or why,
+        facts=facts, attached=attached if isinstance(attached, int) else 0, trouble=trouble or why, called=called,
     )  # fmt: skip
 
 

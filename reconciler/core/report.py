@@ -63,13 +63,15 @@ def plan_exit_code(plan: Plan, *, detailed: bool) -> int:
 
 
 def apply_exit_code(report: Report) -> int:
-    """0 done · 1 nothing done · 3 partial · 4 only unknown hosts are left · 7 nothing but blocked · 9 · 130."""
+    """0 done · 1 nothing done · 3 partial · 4 unknown hosts left · 5 stale · 7 nothing but blocked · 9 · 130."""
     if report.interrupted:
         return 130
     status = {outcome.status for outcome in report.outcomes}
     if status & {"failed", "skipped", "unknown"}:
         if "done" in status:
             return 3
+        if all(o.code == "stale" for o in report.outcomes):
+            return 5
         waits = all(o.code in ("not-ready", "not-idle", "dependency") for o in report.outcomes)
         return 9 if waits else 1
     return _rest(report.plan.actions, bool(status))

@@ -34,6 +34,7 @@ from reconciler.core.values import (
     Duration,
     Env,
     Flag,
+    FlagOrNames,
     Labels,
     Port,
     PositiveCount,
@@ -176,13 +177,22 @@ class GroupChat(Model):
     state: Literal["open", "closed"] = Field("open", description="What it should be.")
     max_rounds: PositiveCount = Field(8, description="Moderator rounds for one message.")
     turn_timeout: PositiveDuration = Field(600.0, description="One participant's turn.")
-    read_only: Flag = Field(False, description="Participants may not change files.")
+    read_only: FlagOrNames = Field(
+        False, description="Participants may not change files: all of them, or those in a list of names."
+    )
     max_cost: Annotated[float, Field(gt=0, strict=False)] | None = Field(
         None, description="US dollars for one message, as far as agents tell their cost; then it is closed."
     )
     on_prompt_change: Literal["send", "ignore"] = Field(
         "send", description="An edited prompt is the next message, or ignored."
     )
+
+    @property
+    def readers(self) -> tuple[str, ...]:
+        """The participants that may not change files."""
+        if isinstance(self.read_only, bool):
+            return self.participants if self.read_only else ()
+        return tuple(self.read_only)
 
 
 class Playbook(Model):

@@ -109,6 +109,14 @@ def _scalar(value: object) -> object:
     raise fail("must be text, a whole number, true or false")
 
 
+def _flag_or_names(value: object) -> bool | tuple[str, ...]:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, (list, tuple)) and all(isinstance(name, str) for name in value):
+        return tuple(value)
+    raise fail("must be true, false, or a list of names")
+
+
 def _argv(value: object) -> object:
     """A command given as one string is a line for the host's `sh`."""
     return ("/bin/sh", "-c", value) if isinstance(value, str) else value
@@ -134,6 +142,11 @@ CommandLine = Annotated[
     BeforeValidator(_argv, json_schema_input_type=str | list[str]),
 ]
 Text = Annotated[str, Field(min_length=1)]
+FlagOrNames = Annotated[
+    Any,
+    BeforeValidator(_flag_or_names),
+    WithJsonSchema({"anyOf": [{"type": "boolean"}, {"type": "array", "items": {"type": "string"}}]}),
+]
 Scalar = Annotated[Any, BeforeValidator(_scalar), WithJsonSchema({"type": ["string", "integer", "boolean"]})]
 Labels = Mapping[str, str]
 Env = Annotated[Mapping[str, str], AfterValidator(_env)]

@@ -16,7 +16,7 @@ _SLOWEST = 250_000
 
 _EXPAND = """
 LC_ALL=C; export LC_ALL
-case $2 in "~/"*) f=$HOME/${2#"~/"} ;; *) f=$2 ;; esac
+case $2 in "~/"*) f=$HOME/${2#"~/"} ;; /*) f=$2 ;; *) f=./$2 ;; esac
 say() { printf '\\n%s:%s\\n' "$n" "$1"; }
 n=$1
 d=${f%/*}; case $f in */*) ;; *) d=. ;; esac; [ -n "$d" ] || d=/

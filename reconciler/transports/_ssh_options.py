@@ -6,8 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from reconciler.core.host_spec import AgentAuth, Host, KeyAuth, PasswordAuth
+from reconciler.core.values import is_host_token
+from reconciler.errors import HostError
+from reconciler.transports._failures import printable
 
-__all__ = ["SshOptions", "from_spec"]
+__all__ = ["SshOptions", "checked", "from_spec"]
+
+# What a shell would act on, where a ProxyCommand names the host with %h: as in ssh.c since 9.6.
+_SHELL = frozenset("'`\"$\\;&<>|(){}")
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,34 @@ class SshOptions:
 
     def __repr__(self) -> str:
         return f"SshOptions({self.address!r})"
+
+
+def checked(name: str, options: SshOptions) -> SshOptions:
+    """The options, of which no word can be taken for an option, a further line or a command. Raises HostError."""
+    for what, word in (("address", options.address), ("user", options.user)):
+        if word is not None and (not is_host_token(word) or _SHELL & set(word)):
+            raise _refused(name, what, word)
+    paths = [("key", options.identity), ("file of known hosts", options.known_hosts_path)]
+    if isinstance(options.ssh_config, str):
+        paths.append(("SSH config", options.ssh_config))
+    for what, word in paths:
+        if word is not None and (not word.strip() or not _one_line(word)):
+            raise _refused(name, what, word)
+    for key, value in options.ssh_options:
+        jumps = key.lower() == "proxyjump" and (_SHELL & set(value) or any(hop[:1] == "-" for hop in value.split(",")))
+        if not key.isalnum() or not value.strip() or not _one_line(value) or jumps:
+            raise _refused(name, key, value)
+    return options
+
+
+def _one_line(word: str) -> bool:
+    return all(character >= " " and character != "\x7f" for character in word)
+
+
+def _refused(name: str, what: str, word: str) -> HostError:
+    shown = printable(word) or "nothing"
+    message = f"{name}: {shown} cannot stand for its {printable(what)}"
+    return HostError(message, code="bad-option", remedy=f"a plain word in [hosts.{name}]", retry=False)
 
 
 def from_spec(name: str, host: Host, secrets: Callable[[str], str]) -> SshOptions:

@@ -24,7 +24,7 @@ from reconciler.transports._failures import Attempt
 from reconciler.transports._login_shell import command_line
 from reconciler.transports._patience import Room, admitted
 from reconciler.transports._remote_files import RemoteFiles
-from reconciler.transports._ssh_options import SshOptions, from_spec
+from reconciler.transports._ssh_options import SshOptions, checked, from_spec
 
 __all__ = ["OpensshTransport", "SshOptions", "connect", "from_spec"]
 
@@ -52,7 +52,7 @@ async def connect(name: str, host: SshOptions, *, env: Mapping[str, str] | None 
     if shutil.which("ssh", path=own.get("PATH")) is None:
         raise HostError(f"{name}: there is no ssh on this machine", code="protocol",
                         remedy="install openssh-client", retry=False)  # fmt: skip
-    arguments = _arguments(name, host, own)
+    arguments = _arguments(name, checked(name, host), own)
     # Nor does the ssh to a jump host ask anything, which BatchMode does not reach.
     here = local.LocalTransport(name, env={**own, "SSH_ASKPASS_REQUIRE": "never"})
     at, shared = await _asked(name, host, arguments, here)
@@ -163,8 +163,6 @@ def _options(**options: object) -> list[str]:
 
 def _arguments(name: str, host: SshOptions, env: Mapping[str, str]) -> list[str]:
     """What every `ssh` is called with. Raises HostError for what this transport cannot do."""
-    if host.address.startswith("-") or not host.address.isprintable():
-        raise HostError(f"{name}: {failures.printable(host.address)} is no address", code="protocol", retry=False)
     if host.password is not None or host.passphrase is not None:
         raise _cannot(name, "passwords and passphrases", "an agent")
     if host.host_key is not None:
@@ -285,6 +283,8 @@ async def _try(transport: OpensshTransport, at: Attempt, host: SshOptions, log: 
         err = done.err
         said = await asyncio.to_thread(_text, log)
         errors.hear(at, said)
+        if done.exit != _FAILED:
+            raise failures.lost(at, "its jump host let us through at the second try only")
         if at.connected or "UNKNOWN port" not in said:
             break
     raise errors.translated(at, said, err.decode("utf-8", "replace"), host.connect_timeout)

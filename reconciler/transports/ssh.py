@@ -14,7 +14,7 @@ from reconciler.transports import _failures as failures
 from reconciler.transports._login_shell import command_line
 from reconciler.transports._patience import Room
 from reconciler.transports._remote_files import RemoteFiles
-from reconciler.transports._ssh_options import SshOptions, from_spec
+from reconciler.transports._ssh_options import SshOptions, checked, from_spec
 from reconciler.transports._ssh_sessions import Collector, Session, Stream
 
 __all__ = ["SshOptions", "SshTransport", "connect", "from_spec"]
@@ -32,7 +32,8 @@ async def connect(name: str, host: SshOptions, *, env: Mapping[str, str] | None 
     `env` stands for this process's environment (HOME, SSH_AUTH_SOCK). Raises HostError with a code and a remedy;
     all of it takes at most `host.connect_timeout` seconds.
     """
-    return SshTransport(name, await _asyncssh.open_way(name, host, os.environ if env is None else env))
+    way = await _asyncssh.open_way(name, checked(name, host), os.environ if env is None else env)
+    return SshTransport(name, way)
 
 
 class SshTransport(RemoteFiles):

@@ -193,3 +193,24 @@ def test_what_is_told_has_bounds_and_the_newest_is_kept() -> None:
     assert "[older contributions are left out]" in told
     assert "@api last" in told
     assert "characters left out" in told
+
+
+def test_who_forgot_the_conversation_is_told_all_of_it_its_own_words_too() -> None:
+    play = begun()
+    play.reply(0, '```route\n{"to": [{"name": "web", "message": "left"}, {"name": "api", "message": "right"}]}\n```')
+    play.reply(0, "")
+    play.reply(0, "")
+    play.reply(0, "@web and now?")
+    own = "(01234567.000003.web.1)"
+    assert own not in prompts(play)[0]
+    play.forget(0)
+    (told,) = prompts(play)
+    assert told.startswith("You are `web` in the group chat `review`")
+    assert f"(to web) left\n(to api) right\n\n[web]\n{own}\n\n[api]\n" in told
+    assert told.count("<<m0>>") == told.count(own) == 1
+    play.reply(0, "")
+    play.forget(0)
+    (told,) = prompts(play)
+    assert told.startswith("You moderate the group chat `review`")
+    places = [told.index("(to web) left"), told.index(own), told.index("@web and now?"), told.rindex("[web]\n")]
+    assert places == sorted(places)

@@ -195,6 +195,9 @@ def test_who_cannot_be_held_to_reading_takes_no_part_in_a_read_only_chat() -> No
     action = chat_action(plan_of(specs(text), host("gpu"), host("local")))
     assert (action.verb, action.reason) == ("blocked", "read-only")
     assert "db" in action.message
+    others = text.replace("read_only = true", 'read_only = ["api"]')
+    assert chat_action(plan_of(specs(others), host("gpu"), host("local"))).verb == "start"
+    assert json.loads(document(specs(others), "design", None).text)["read_only"] == ["api"]
     with_words = text.replace('command = "mine"', 'command = "mine"\nread_only = ["--dry"]')
     assert chat_action(plan_of(specs(with_words), host("gpu"), host("local"))).verb == "start"
 

@@ -109,6 +109,13 @@ class TestWhatALookSays:
 
     def test_the_record_of_another_session_is_broken(self) -> None:
         assert api(record=replace(RECORD, name="web").to_json()).state == "broken"
+        other = ("check", "link", {"value": "web", "found": "db"})
+        assert api(other, record=replace(RECORD, name="web").to_json()).state == "broken"
+
+    def test_a_record_under_an_older_name_of_the_session_is_its_own(self) -> None:
+        link = ("check", "link", {"value": "web", "found": "api"})
+        seen = api(link, ("process", "api", PROCESS), record=replace(RECORD, name="web").to_json())
+        assert (seen.state, seen.record, seen.called) == ("running", RECORD, "web")
 
     @pytest.mark.parametrize("incarnation", [None, "x", 1.5, -1, True, [], {"a": 1}])
     def test_an_incarnation_that_is_no_count_is_broken(self, incarnation: object) -> None:

@@ -331,6 +331,8 @@ class TestChecks:
         assert summaries(chat.replace("NAME", "c")) == [
             "`a` cannot take part in the chat that it moderates", "`b` takes part twice",
         ]  # fmt: skip
+        reader = "[group_chats.c]\nmoderator = 'a'\nparticipants = ['b']\nread_only = ['c']\n"
+        assert "`c` in `read_only` is no participant" in summaries(SESSION + reader)
         assert "there is a session `b` too" in summaries(chat.replace("NAME", "b"))
 
     def test_errors_of_one_key_do_not_hide_those_of_another(self) -> None:
@@ -380,7 +382,8 @@ sessions.s depends_on [] ok
 group_chats.g moderator {agent="codex",host="local",workdir="x",model="x"} ok
 group_chats.g prompt "x" ok | group_chats.g state "closed" ok
 group_chats.g max_rounds 3 ok | group_chats.g turn_timeout "1m" ok
-group_chats.g read_only true ok | group_chats.g max_cost 1.5 ok | group_chats.g on_prompt_change "ignore" ok
+group_chats.g read_only true ok | group_chats.g read_only ["p"] ok
+group_chats.g max_cost 1.5 ok | group_chats.g on_prompt_change "ignore" ok
 playbooks.p session "s" not-implemented | playbooks.p host "local" not-implemented
 playbooks.p agent "codex" not-implemented | playbooks.p workdir "x" not-implemented
 playbooks.p fresh_context "task" not-implemented

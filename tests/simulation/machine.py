@@ -330,9 +330,11 @@ class Machine:
         return self.ops.get(op["OP"])
 
     async def _directory(self, op: Operation) -> str:
-        """The session whose directory an operation works in: an older name is a link."""
+        """The session whose directory an operation works in: an older name is a link; only launches take it over."""
         name = self.links.get(op["NAME"], op["NAME"])
-        if op.name == "op_launch" and name != op["NAME"]:
+        if op.name != "op_launch" and name != op["NAME"]:
+            raise Refused("stale", f"session {op['NAME']} is called {name} now")
+        if name != op["NAME"]:
             if name in self.sessions and self.live(self.sessions[name]):
                 raise Refused("name-taken", f"{name} still runs in the directory of the name {op['NAME']}")
             await self._put(lambda: self.links.pop(op["NAME"], None))
@@ -440,6 +442,7 @@ class Machine:
         if there is not None and there.record is not None:
             raise Refused("stale", f"there is a session {new} already")
         self.links.pop(new, None)
+        await self._put(lambda: None)
         if old in self.panes:
             self.panes[new] = self.panes.pop(old)
         await self.step()
@@ -447,7 +450,8 @@ class Machine:
         self.links[old] = new
         for program in self.programs.values():
             program.session = new if program.session == old else program.session
-        await self._put(lambda: setattr(files, "record", op["RECORD"]))
+        await self.step()
+        files.record = op["RECORD"]
         return '{"ok":true}'
 
     async def _send(self, op: Operation, files: Files) -> str:

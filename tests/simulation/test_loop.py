@@ -312,3 +312,25 @@ def test_a_machine_that_lost_its_disk_is_kept_on_though_another_controller_asked
         world.check_fences()
 
     tell(tmp_path, story)
+
+
+def test_a_session_that_is_renamed_goes_on_though_its_old_name_is_another_one_at_once(tmp_path: Path) -> None:
+    other = SessionSpec("h1", agent="bare", policy="never")
+    renamed = FleetSpec(HOSTS, {"b": FLEET.sessions["a"]}, moved=(("a", "b"),))
+
+    async def story(world: World) -> None:
+        async with running(world, FLEET) as controller:
+            await until("a runs", lambda: world.live("a"))
+            await asyncio.sleep(60)
+            ((_, _, before),) = world.live("a")
+            controller.commit(renamed)
+            await asyncio.sleep(0.1)
+            controller.commit(FleetSpec(HOSTS, {"b": FLEET.sessions["a"], "a": other}))
+            await asyncio.sleep(300)
+            ((_, _, after),) = world.live("b")
+            assert after is before
+            assert any(t.reason == "name-taken" for t in controller.told)
+            world.machines["h1"].power_cut()
+            await until("both run", lambda: world.live("a") and world.live("b"))
+
+    tell(tmp_path, story)

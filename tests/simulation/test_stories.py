@@ -230,3 +230,21 @@ def test_an_older_controller_that_wakes_up_is_refused(tmp_path: Path) -> None:
         world.check_fences()
 
     tell(tmp_path, story)
+
+
+@pytest.mark.parametrize("kind", ["reboot", "disk"])
+def test_a_rename_in_which_something_happens_to_the_machine_is_ended_later(tmp_path: Path, kind: str) -> None:
+    renamed = replace(FLEET, sessions={"b": FLEET.sessions["a"]}, moved=(("a", "b"),))
+
+    async def story(world: World) -> None:
+        await world.apply(FLEET)
+        await asyncio.sleep(10)
+        asyncio.get_running_loop().call_later(hundredths / 100, happen, world, Event(kind, 1))
+        await world.apply(renamed)
+        await settle(world, renamed)
+        ((_, _, program),) = world.live("b")
+        assert program.conversation == world.machines["h1"].sessions["b"].conversation
+
+    for hundredths in range(4, 14):
+        (tmp_path / str(hundredths)).mkdir()
+        tell(tmp_path / str(hundredths), story)

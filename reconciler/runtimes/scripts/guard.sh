@@ -175,9 +175,11 @@ finish() {
   exit 0
 }
 
-# session NAME EXPECT: its directory; refused unless EXPECT is its present incarnation (0: none yet).
+# session NAME EXPECT: its directory; refused unless EXPECT is its present incarnation (0: none yet), and where the name
+# is an older one: whoever planned this means what bore the name before.
 session() {
   dir=$state/sessions/$1
+  [ ! -L "$dir" ] || fail stale "session $1 is called $(basename "$(readlink "$dir")") now"
   at=0
   [ -r "$dir/incarnation" ] && read -r at <"$dir/incarnation"
   [ "$at" = "$2" ] || fail stale "session $1 is at incarnation $at, the plan was made for $2"
@@ -419,7 +421,8 @@ op_record() {
 }
 
 # op_rename: NAME TO EXPECT RECORD: another name without a restart. The old one stays as a link: the wrapper and the
-# agent's hooks go on writing to it; a look passes links over.
+# agent's hooks go on writing to it; a look passes links over. First what needs space, then what only renames. Where that
+# is cut off, the link tells whose record it is.
 op_rename() {
   session "$NAME" "$EXPECT"
   take "$state/locks/session-$TO" 30
@@ -427,11 +430,12 @@ op_rename() {
   [ ! -e "$r_to/record.json" ] || fail stale "there is a session $TO already"
   if [ -L "$r_to" ]; then rm -f "$r_to"; elif [ -d "$r_to" ]; then mv "$r_to" "$r_to.old$$"; fi
   login_path
-  runtime_rename "$TO"
-  mv "$dir" "$r_to" && ln -s "$TO" "$dir" || fail failed "cannot rename $dir"
-  dir=$r_to
-  put "$dir/record.json" "$RECORD
+  put "$dir/record.new" "$RECORD
 "
+  ln -s "$TO" "$scratch/link" 2>/dev/null || fail disk-full "cannot write below $state: is the disk full?"
+  runtime_rename "$TO"
+  mv "$dir" "$r_to" && mv "$scratch/link" "$dir" && mv -f "$r_to/record.new" "$r_to/record.json" ||
+    fail failed "cannot rename $dir"
   finish '{"ok":true}'
 }
 
