@@ -140,7 +140,7 @@ def test_a_failed_turn_says_why_behind_all_that_stderr_holds() -> None:
 
 def test_a_turn_that_gemini_stopped_itself_says_why() -> None:
     words = "Loop detected, stopping execution"
-    stopped = {"session_id": REQUEST.session_id, "response": "", "stats": {}, "warnings": [words]}
+    stopped: dict[str, object] = {"session_id": REQUEST.session_id, "response": "", "stats": {}, "warnings": [words]}
     reply = AGENT.reply(0, json.dumps(stopped, indent=2), "")
     assert (reply.text, reply.error) == ("", words)
     assert AGENT.reply(0, json.dumps({**stopped, "response": "Well."}), "").error == ""
