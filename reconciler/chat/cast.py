@@ -55,6 +55,11 @@ class Cast:
         """The name of the host that the turns of `who` run on."""
         return self.desired.sessions[who].host if self.knows(who) else ""
 
+    @property
+    def hosts(self) -> frozenset[str]:
+        """The hosts on which somebody may be asked; a disabled one is left alone."""
+        return frozenset(self.host_of(who) for who in self.members if self.knows(who) and self.host(who).enabled)
+
     def host(self, who: str) -> Host:
         """The host that the turns of `who` run on."""
         return self.desired.hosts[self.host_of(who)]

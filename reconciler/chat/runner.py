@@ -176,7 +176,7 @@ class Runner:
 
     def _watches(self) -> None:
         """One for each host where somebody may be asked or was, and none for others."""
-        wanted = {self._cast.host_of(who) for who in self._cast.members} - {""}
+        wanted = set(self._cast.hosts)
         wanted |= {asked.host for asked in (*self._began.values(), *self._given_up.values())}
         for name in wanted - set(self._watching):
             self._watching[name] = self._task(self._watch(name))
@@ -276,7 +276,7 @@ class Runner:
             except HostError as error:
                 self._trouble[name] = error.message
 
-        names = {self._cast.host_of(who) for who in self._cast.members} - {""}
+        names = self._cast.hosts
         try:
             async with asyncio.timeout(PATIENCE / 4), asyncio.TaskGroup() as group:
                 for name in names:
@@ -319,6 +319,9 @@ class Runner:
             await self._record(owed, unasked(self._chat, owed, "removed", f"{who} is no member any more"))
             return
         host = cast.host_of(who)
+        if not cast.host(who).enabled:
+            await self._record(owed, unasked(self._chat, owed, "unreachable", f"host.{host} is not enabled"))
+            return
         try:
             begun = await self._begin(cast, owed, host)
         except (ReconcilerError, ValueError) as error:  # what its agent refuses ends no chat

@@ -22,7 +22,7 @@ VERSION = 1
 VARIABLE = "RECONCILER_VALUE_"
 MODERATING = "moderator"  # what a moderator is called that is no session
 _SESSION_KEYS = ("host", "agent", "workdir", "model", "permission_mode", "args", "env", "description")
-_HOST_LEFT_OUT = {"strategy", "max_parallel_starts", "labels", "node", "tmux_conf", "enabled"}
+_HOST_LEFT_OUT = {"strategy", "max_parallel_starts", "labels", "node", "tmux_conf"}
 _EXCERPT = 400  # characters of a session's prompt that say what it is for
 
 

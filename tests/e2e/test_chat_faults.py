@@ -378,3 +378,15 @@ def test_whoever_cannot_be_asked_is_gone_without_and_begins_a_conversation_once_
     entries = team.ask({"a": "and now?"}, "fine")
     assert said(entries)[1] == ("a", "a answers 1")
     assert [turn.rest["verb"] for turn in team.asked if turn.who == "a"] == ["turn"]
+
+
+def test_a_disabled_host_is_left_alone_and_the_chat_says_so(program: Program, team: Chat, fleet: Fleet) -> None:
+    first = opening({"a": "what of it?", "b": "and you?"}, "all is well")
+    disabled = "[hosts.two]\nenabled = false\n"
+    program.write(disabled + MEMBERS + chat("team", "a b", more=first))
+    program.apply()
+    team.closed()
+    assert {entry["from"]: entry["status"] for entry in team.of("participant")} == {"a": "ok", "b": "unreachable"}
+    assert "host.two is not enabled" in next(e["text"] for e in team.of("participant") if e["from"] == "b")
+    assert team.closings == ["final"]
+    assert not (fleet.hosts["two"].home / ".local/state/reconciler" / program.name / "chats").exists()
