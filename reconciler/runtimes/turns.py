@@ -60,6 +60,7 @@ def begin_turn(caller: Caller, nonce: str, job: Job) -> str:
         caller, nonce, "op_turn",
         OWNER=job.owner, TURN=job.turn, END=end, EXPORTS=exports(job.environment),
         LAUNCH=launch_text(caller.fleet, launch, end, "turn", limit=job.limit), RECONCILER_SHELL=job.shell,
+        INCARNATION=1, WAIT=30,
     )  # fmt: skip
 
 

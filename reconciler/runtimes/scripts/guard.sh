@@ -97,14 +97,20 @@ release() {
   scratch=
 }
 
+# introduce: $me becomes a file that says who we are, for locks; WHO is what it says.
+introduce() {
+  started $$
+  WHO="$$ $STARTED $BOOT" # whoever asks whether another process lives changes STARTED
+  scratch=$(mktemp -d "$state/locks/new.XXXXXX" 2>/dev/null) || fail disk-full "cannot write below $state: is the disk full?"
+  me=$scratch/holder
+  printf '%s\n' "$WHO" >"$me" 2>/dev/null || fail disk-full "cannot write below $state: is the disk full?"
+}
+
 # guard LOCK: the fence and the lease are ours, the operation was not done before, LOCK is held.
 guard() {
   mkdir -p "$state/sessions" "$state/locks" "$state/ops" 2>/dev/null && [ -w "$state/ops" ] ||
     fail disk-full "cannot write below $state: is the disk full, or not writable?"
-  started $$
-  scratch=$(mktemp -d "$state/locks/new.XXXXXX" 2>/dev/null) || fail disk-full "cannot write below $state: is the disk full?"
-  me=$scratch/holder
-  printf '%s %s %s\n' $$ "$STARTED" "$BOOT" >"$me" 2>/dev/null || fail disk-full "cannot write below $state: is the disk full?"
+  introduce
   take "$state/locks/host" 10
   fence=0
   [ -r "$state/fence" ] && read -r fence <"$state/fence"
@@ -232,6 +238,28 @@ clean_env() {
   export PATH USER LOGNAME TERM
 }
 
+# hand_over: INCARNATION EXPORTS END WAIT: start the launch in $dir with its environment on the FIFO there; until it has
+# noted itself or how it ended, for at most WAIT seconds.
+hand_over() {
+  exec 4<>"$dir/env"
+  emit "$EXPORTS
+$END
+" >&4 &
+  writer=$!
+  umask "$login_umask"
+  scope
+  runtime_start
+  umask 077
+  waited=0
+  while [ ! -e "$dir/process.$INCARNATION" ] && [ ! -e "$dir/exit.$INCARNATION" ] && [ "$waited" -lt $((WAIT * 10)) ]; do
+    nap
+    waited=$((waited + 1))
+  done
+  kill "$writer" 2>/dev/null
+  exec 4>&-
+  rm -f "$dir/env"
+}
+
 # op_launch: NAME EXPECT INCARNATION RECORD LAUNCH EXPORTS END CONVERSATION
 op_launch() {
   dir=$state/sessions/$NAME
@@ -272,23 +300,7 @@ op_launch() {
 "
   put "$dir/launch" "$LAUNCH"
   mkfifo -m 600 "$dir/env" || fail disk-full "cannot make a FIFO in $dir"
-  exec 4<>"$dir/env"
-  emit "$EXPORTS
-$END
-" >&4 &
-  writer=$!
-  umask "$login_umask"
-  scope
-  runtime_start
-  umask 077
-  waited=0
-  while [ ! -e "$dir/process.$INCARNATION" ] && [ ! -e "$dir/exit.$INCARNATION" ] && [ "$waited" -lt $((WAIT * 10)) ]; do
-    nap
-    waited=$((waited + 1))
-  done
-  kill "$writer" 2>/dev/null
-  exec 4>&-
-  rm -f "$dir/env"
+  hand_over
   if [ -e "$dir/exit.$INCARNATION" ] && [ ! -e "$dir/process.$INCARNATION" ]; then
     IFS= read -r x <"$dir/exit.$INCARNATION"
     release

@@ -8,11 +8,7 @@ LOGIN_PATH=$PATH
 chat_guard() {
   mkdir -p "$state/sessions" "$state/locks" "$state/chats" 2>/dev/null && [ -w "$state/chats" ] ||
     fail disk-full "cannot write below $state: is the disk full, or not writable?"
-  started $$
-  scratch=$(mktemp -d "$state/locks/new.XXXXXX" 2>/dev/null) || fail disk-full "cannot write below $state: is the disk full?"
-  me=$scratch/holder
-  my_start=$STARTED # whoever asks whether another process lives changes it
-  printf '%s %s %s\n' $$ "$STARTED" "$BOOT" >"$me" 2>/dev/null || fail disk-full "cannot write below $state: is the disk full?"
+  introduce
   take "$state/locks/chat-$CHAT" 10
   now=$(date +%s)
   l_until=0 l_holder=
@@ -36,7 +32,7 @@ start_detached() {
   exec $SCOPE "$@" sh "$dir/launch"
 }
 
-# op_turn: OWNER TURN LAUNCH EXPORTS END: begin a turn, unless it was begun.
+# op_turn: OWNER TURN LAUNCH EXPORTS END INCARNATION WAIT: begin a turn, unless it was begun.
 op_turn() {
   chat_guard
   dir=$state/sessions/$OWNER/turns/$TURN
@@ -48,28 +44,12 @@ op_turn() {
   mkdir -p "$dir" 2>/dev/null || fail disk-full "cannot write below $state: is the disk full?"
   put "$dir/incarnation" "1
 "
-  put "$dir/starter" "$$ $my_start $BOOT
+  put "$dir/starter" "$WHO
 "
   mkfifo -m 600 "$dir/env" 2>/dev/null || [ -p "$dir/env" ] || fail disk-full "cannot make a FIFO in $dir"
   put "$dir/launch" "$LAUNCH"
   drop "$state/locks/chat-$CHAT"
-  exec 4<>"$dir/env"
-  emit "$EXPORTS
-$END
-" >&4 &
-  writer=$!
-  umask "$login_umask"
-  scope
-  runtime_start
-  umask 077
-  waited=0
-  while [ ! -e "$dir/process.1" ] && [ ! -e "$dir/exit.1" ] && [ "$waited" -lt 300 ]; do
-    nap
-    waited=$((waited + 1))
-  done
-  kill "$writer" 2>/dev/null
-  exec 4>&-
-  rm -f "$dir/env"
+  hand_over
   # What has not come up by now must not come up later: see op_launch.
   [ -e "$dir/process.1" ] || [ -e "$dir/exit.1" ] || put "$dir/withdrawn.1" ''
   release
