@@ -116,7 +116,9 @@ class Gemini:
         answer = _replies.document(out, "response", "error")
         failure = answer if answer.get("error") else _replies.document(err, "error") if exit or not answer else {}
         error = _replies.own_words(failure.get("error"))
-        text = answer.get("response")
+        text, warnings = answer.get("response"), answer.get("warnings")
+        if not text and not error and isinstance(warnings, list):
+            error = next((words for words in warnings if isinstance(words, str)), "")  # as of its own loop detection
         models = _replies.dictionary(_replies.dictionary(answer.get("stats")).get("models")).values()
         totals = [_replies.dictionary(_replies.dictionary(model).get("tokens")).get("total") for model in models]
         lost = exit and not answer and not failure

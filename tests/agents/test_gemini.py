@@ -138,6 +138,14 @@ def test_a_failed_turn_says_why_behind_all_that_stderr_holds() -> None:
     assert reply.conversation == "6603a80a-d75e-4335-88a9-5f08030bc3eb"
 
 
+def test_a_turn_that_gemini_stopped_itself_says_why() -> None:
+    words = "Loop detected, stopping execution"
+    stopped: dict[str, object] = {"session_id": REQUEST.session_id, "response": "", "stats": {}, "warnings": [words]}
+    reply = AGENT.reply(0, json.dumps(stopped, indent=2), "")
+    assert (reply.text, reply.error) == ("", words)
+    assert AGENT.reply(0, json.dumps({**stopped, "response": "Well."}), "").error == ""
+
+
 def test_a_conversation_that_it_does_not_know_and_an_id_in_use_are_told_apart() -> None:
     unknown = AGENT.reply(42, *recorded.printed(AGENT, "unknown"))
     taken = AGENT.reply(42, *recorded.printed(AGENT, "taken"))
