@@ -34,6 +34,13 @@ Words in the *last* user prompt that change the reply
     ERR:<status>               answer with that HTTP error (every time it is tried)
     DROP:<n>                   close the connection after n events of a streamed reply
 
+In a group chat only what stands behind the last `[NAME to you]` of a prompt counts, since all of the chat is in it.
+
+    PLAN:[<item>, ..]          in any user prompt: the reply to it is the first item, to the next prompt the second,
+                               and so on. Text is replied as it is; {"name": "message", ..} as a block that delegates
+                               in a group chat. Text that begins with TOOL: or CALL: makes that call before.
+                               Other words count for nothing then. Who only takes part in a chat reads plans of others.
+
 An API key (any header) that contains `bad` is answered 401 in the API's own error format.
 
 Control
@@ -103,6 +110,8 @@ _INJECTED_PREFIXES = (
     "[SUGGESTION MODE",
 )
 _MARK_RE = re.compile(r"\bMARK-[A-Za-z0-9_]+")
+_TO_YOU_RE = re.compile(r"^\[[^\]\n]* to you\]\n", re.MULTILINE)
+_TAKES_PART = "You are `"  # how a prompt begins that introduces a participant to a group chat
 
 
 def typed_text(text: str) -> str:
@@ -127,6 +136,23 @@ class Conversation:
     @property
     def last(self) -> str:
         return self.user[-1] if self.user else ""
+
+    @property
+    def words(self) -> str:
+        """What of the last prompt is said to this agent alone; all of it, but in a group chat."""
+        return _TO_YOU_RE.split(self.last)[-1]
+
+    @property
+    def planned(self) -> str | None:
+        """What a plan among the prompts says for this reply; None where there is none."""
+        if not self.user or self.user[0].startswith(_TAKES_PART):
+            return None
+        for turn, text in enumerate(reversed(self.user)):
+            if (start := text.rfind("PLAN:[")) >= 0:
+                items, _ = json.JSONDecoder().raw_decode(text, start + len("PLAN:"))
+                item = items[turn] if turn < len(items) else "the plan is over"
+                return item if isinstance(item, str) else delegation(item)
+        return None
 
     @property
     def marks(self) -> list[str]:
@@ -154,6 +180,12 @@ class Reply:
             if start:
                 time.sleep(self.pause)
             yield self.text[start : start + size]
+
+
+def delegation(messages: Json) -> str:
+    """What a moderator of a group chat says to ask participants."""
+    to = [{"name": name, "message": message} for name, message in messages.items()]
+    return f"I ask them.\n\n```route\n{json.dumps({'to': to})}\n```"
 
 
 class StubError(Exception):
@@ -215,11 +247,26 @@ def example(schema: Json) -> Any:
     return {"array": [], "boolean": False, "null": None}.get(kind, "stub")
 
 
+def call_tool(conv: Conversation, reply: Reply, words: str) -> None:
+    """Let the reply call the tool that is asked for, once."""
+    if conv.tool_output is not None or not conv.tools:
+        return
+    if m := re.search(r"TOOL:(.+)", words):
+        reply.tool, reply.tool_input = shell_call(conv, m[1].strip())
+    elif m := re.search(r"CALL:(\w+)\s*(\{.*\})?", words):
+        reply.tool, reply.tool_input = m[1], json.loads(m[2] or "{}")
+
+
 def plan(conv: Conversation) -> Reply:
     """Decide the reply.  A pure function of the request."""
-    prompt = conv.last
+    prompt = conv.words
     if conv.schema is not None:
         return Reply(json.dumps(example(conv.schema)))
+    if (planned := conv.planned) is not None:
+        reply = Reply(planned)
+        if planned.startswith(("TOOL:", "CALL:")):
+            call_tool(conv, reply, planned)
+        return reply
     tool_line = (conv.tool_output or "-").strip().splitlines() or ["-"]
     text = (
         f"STUB turns={len(conv.user)} marks={','.join(conv.marks) or '-'} "
@@ -231,11 +278,7 @@ def plan(conv: Conversation) -> Reply:
         raise StubError(int(m[1]), f"stub error {m[1]} as asked")
     if m := re.search(r"\bBIG:(\d+)", prompt):
         reply.text += "\n" + "0123456789abcde\n" * (int(m[1]) * 64)
-    if conv.tool_output is None and conv.tools:
-        if m := re.search(r"TOOL:(.+)", prompt):
-            reply.tool, reply.tool_input = shell_call(conv, m[1].strip())
-        elif m := re.search(r"CALL:(\w+)\s*(\{.*\})?", prompt):
-            reply.tool, reply.tool_input = m[1], json.loads(m[2] or "{}")
+    call_tool(conv, reply, prompt)
     if m := re.search(r"\bSLOW:([\d.]+)", prompt):
         reply.pieces = max(2, int(float(m[1]) * 4))
         reply.pause = float(m[1]) / (reply.pieces - 1)
