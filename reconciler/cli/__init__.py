@@ -30,6 +30,8 @@ COMMANDS = {
     "status": "Who does what, where, since when, and who waits for a human.",
     "suspend": "Do nothing to a session, a host or the whole fleet, for a while or until further notice.",
     "unsuspend": "Lift a suspension.",
+    "protect": "Nothing stops, moves or restarts a session, whatever the specs say.",
+    "unprotect": "Lift a protection.",
     "why": "Why a session is as it is, down to the evidence.",
     "logs": "What a session has printed.",
     "attach": "Attach this terminal to a session; detaching leaves it running.",

@@ -25,7 +25,8 @@ class Record:
     was handed over. `restarts` are the times (host's clock, seconds) of resumes after a failure. `incarnation`
     counts launches. `intent` is what the session was last asked to be. `moves` counts the hosts it has moved to:
     where two hosts have a record of one session, the higher number has its conversation. `to` is the host that it
-    went to from here.
+    went to from here. `protected` is what the specs said last; `protected_by` is who protected it by command, whatever
+    the specs say, and `protected_at` since when (host's clock, seconds).
     """
 
     fleet: str
@@ -42,6 +43,8 @@ class Record:
     prompt: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     protected: bool = False
+    protected_by: str = ""
+    protected_at: int = 0
     restarts: tuple[int, ...] = ()
     op: str = ""
     controller: str = ""
@@ -51,6 +54,11 @@ class Record:
     to: str = ""
     version: int = VERSION
 
+    @property
+    def is_protected(self) -> bool:
+        """Whether the specs or a person keep it from being stopped, moved and restarted."""
+        return self.protected or bool(self.protected_by)
+
     def to_json(self) -> str:
         """One line of ASCII JSON."""
         return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
@@ -59,7 +67,8 @@ class Record:
 _TYPES: dict[str, type | tuple[type, ...]] = {
     "fleet": str, "name": str, "agent": str, "strategy": str, "digest": str, "intent": str, "lifecycle": str,
     "incarnation": int, "conversation": (str, type(None)), "workdir": str, "written": dict,
-    "prompt": (str, type(None)), "labels": dict, "protected": bool, "restarts": list, "op": str,
+    "prompt": (str, type(None)), "labels": dict, "protected": bool, "protected_by": str, "protected_at": int,
+    "restarts": list, "op": str,
     "controller": str, "revision": str, "at": int, "moves": int, "to": str, "version": int,
 }  # fmt: skip
 

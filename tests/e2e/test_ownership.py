@@ -1,0 +1,110 @@
+"""Which sessions are whose: protected by command, let go of, left over; on real hosts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.fleet import Fleet
+from tests.e2e.program import Program, Site, fleet_of, intact
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture(scope="module")
+def fleet() -> Iterator[Fleet]:
+    with fleet_of("gpu") as made:
+        yield made
+
+
+@pytest.fixture
+def program(fleet: Fleet, request: pytest.FixtureRequest) -> Program:
+    return Program(fleet, f"own{request.session.items.index(request.node)}")
+
+
+@pytest.fixture
+def site(fleet: Fleet, program: Program) -> Site:
+    return Site(fleet.hosts["gpu"], program.name)
+
+
+def session(name: str = "api", more: str = "") -> str:
+    return f'[sessions.{name}]\nhost = "gpu"\nagent = "script"\n{more}\n'
+
+
+def verbs(program: Program) -> list[tuple[str, str, str]]:
+    entries = json.loads(program.run("history", "--json").stdout)["entries"]
+    return [(entry["verb"], entry["address"], entry["outcome"]) for entry in entries]
+
+
+def ok(program: Program, *words: str, code: int = 0) -> str:
+    done = program.run(*words)
+    assert done.returncode == code, f"exit {done.returncode}, not {code}\n{done.stdout}\n{done.stderr}"
+    return done.stdout + done.stderr
+
+
+def test_a_session_protected_by_command_outlives_every_change_of_the_specs(program: Program, site: Site) -> None:
+    program.write(session())
+    assert "session.api is on no host yet" in ok(program, "protect", "api", code=64)
+    program.apply()
+    (pid,) = site.pids("api")
+    assert "protected until: reconciler unprotect session.api" in ok(program, "protect", "api")
+    assert "was protected by" in ok(program, "protect", "session.api")
+    program.settled()
+    for specs in (session(more='state = "stopped"'), session(more='env = { A = "b" }'), ""):
+        program.write(specs)
+        action = program.plan()["session.api"]
+        assert (action["verb"], action["reason"]) == ("blocked", "protected")
+        assert "protected by root@" in action["message"]
+        assert " since 20" in action["message"]
+        assert "reconciler unprotect session.api" in program.apply(code=7)
+        assert site.pids("api") == [pid]
+    program.write(session(more='labels = { a = "b" }'))
+    program.apply()
+    assert site.record("api")["protected_by"].startswith("root@")
+    assert program.run("apply", "--auto-approve", "--restart", "api").returncode == 7
+    assert "Protected" in [c["type"] for c in program.status()["session.api"]["conditions"]]
+    assert ("protect", "session.api", "done") in verbs(program)
+    program.write("")
+    assert "is not protected any more" in ok(program, "unprotect", "api")
+    assert "was not protected" in ok(program, "unprotect", "api")
+    program.apply()
+    assert site.pids("api") == []
+    intact(site)
+
+
+def test_a_protection_outlives_the_death_of_the_process(program: Program, site: Site) -> None:
+    program.write(session())
+    program.apply()
+    ok(program, "protect", "api")
+    site.kill(site.pids("api")[0])
+    program.apply()
+    assert site.opens("api") == ["start", "resume"]
+    program.write("")
+    assert program.plan()["session.api"]["reason"] == "protected"
+
+
+def test_what_the_specs_protect_stays_protected_and_that_is_said(program: Program, site: Site) -> None:
+    program.write(session(more="protect = true"))
+    program.apply()
+    said = ok(program, "unprotect", "api")
+    assert "session.api on gpu was not protected" in said
+    assert "the specs say protect = true at specs/fleet.toml:" in said
+    assert site.record("api")["protected"]
+    program.write("")  # nobody can write protect = false of what is not declared
+    assert "reconciler unprotect session.api" in program.plan()["session.api"]["remedy"]
+    assert "is not protected any more" in ok(program, "unprotect", "api")
+    assert program.plan()["session.api"]["verb"] == "stop"
+
+
+def test_a_session_on_a_host_that_does_not_answer_is_not_said_to_be_protected(program: Program, site: Site) -> None:
+    program.write(session())
+    program.apply()
+    site.host.cable_out()
+    try:
+        said = ok(program, "protect", "api", code=1)
+        assert "gpu may have session.api, and does not answer" in said
+    finally:
+        site.host.cable_in()
+    assert site.record("api")["protected_by"] == ""
