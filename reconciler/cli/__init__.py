@@ -32,6 +32,7 @@ COMMANDS = {
     "unsuspend": "Lift a suspension.",
     "protect": "Nothing stops, moves or restarts a session, whatever the specs say.",
     "unprotect": "Lift a protection.",
+    "forget": "Stop managing a session; it goes on.",
     "why": "Why a session is as it is, down to the evidence.",
     "logs": "What a session has printed.",
     "attach": "Attach this terminal to a session; detaching leaves it running.",

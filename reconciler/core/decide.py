@@ -75,7 +75,7 @@ def _orphan(context: Context, host: Reached, entry: Entry) -> Decision | None:
     if forget and seen.record is not None:
         return Decision(
             "forget", "removed", "declared as removed: it goes on, unmanaged",
-            steps=(ForgetStep(entry.name, host.name, seen.incarnation),),
+            steps=(ForgetStep(entry.name, host.name, seen.record.strategy, seen.incarnation),),
         )  # fmt: skip
     if not context.desired.fleet.prune:
         return None
@@ -198,6 +198,8 @@ def _running(
             return protected(context, entry, record, "restart")
         return _restart(context, host, entry, session, agent, seen, forced)
     learned = agent.conversation(seen.facts)
+    if learned in context.forgotten:
+        learned = None  # what was let go of under this name still reports where it always did
     if learned and learned != record.conversation and session.lifecycle == "service":
         entry = replace(entry, live=(*entry.live, Change("conversation", record.conversation, learned)))
     return _update(context, entry, agent, seen, learned) if entry.live else None

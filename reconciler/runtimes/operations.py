@@ -250,9 +250,9 @@ def rename_operation(
     )
 
 
-def forget_operation(credentials: Credentials, op: str, nonce: str, session: str, expect: int) -> str:
+def forget_operation(runtime: Runtime, credentials: Credentials, op: str, nonce: str, session: str, expect: int) -> str:
     """Stop managing a session; it goes on."""
-    return script(None, credentials, op, nonce, f"guard session-{session}\nop_forget", NAME=session, EXPECT=expect)
+    return script(runtime, credentials, op, nonce, f"guard session-{session}\nop_forget", NAME=session, EXPECT=expect)
 
 
 def exports(environment: Mapping[str, str]) -> str:

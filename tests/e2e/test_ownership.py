@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from tests.e2e.fleet import Fleet
-from tests.e2e.program import Program, Site, fleet_of, intact
+from tests.e2e.program import Program, Site, fleet_of, intact, until
 
 pytestmark = pytest.mark.e2e
 
@@ -108,3 +109,48 @@ def test_a_session_on_a_host_that_does_not_answer_is_not_said_to_be_protected(pr
     finally:
         site.host.cable_in()
     assert site.record("api")["protected_by"] == ""
+
+
+@pytest.mark.parametrize("strategy", ["tmux", "process"])
+def test_a_session_is_forgotten_by_command_and_goes_on(program: Program, site: Site, strategy: str) -> None:
+    declared = session(more=f'strategy = "{strategy}"')
+    program.write(declared)
+    program.apply()
+    (pid,) = site.pids("api")
+    conversation = site.record("api")["conversation"]
+    assert "declared at specs/fleet.toml:" in ok(program, "forget", "api", "--yes", code=7)
+    program.write("")
+    assert "there is no terminal to ask on" in ok(program, "forget", "api", code=64)
+    assert site.record("api")["conversation"] == conversation
+    assert "goes on, unmanaged" in ok(program, "forget", "api", "--yes")
+    assert site.host.testinfra().process.get(pid=pid).state[0] == "S"
+    assert not (site.state / "sessions" / "api").exists()
+    program.settled()
+    assert ("forget", "session.api", "done") in verbs(program)
+    assert "is on no host" in ok(program, "forget", "api", "--yes", code=64)
+    program.write(declared)
+    program.apply()
+    program.settled()
+    assert site.record("api")["conversation"] != conversation, "declared again, it begins anew"
+    assert site.host.testinfra().process.get(pid=pid).state[0] == "S", "and ends nothing that was let go of"
+    site.kill(pid)
+    until("its end is nobody's", lambda: pid not in [found for found, _ in site.host.processes()])
+    time.sleep(0.5)
+    program.settled()
+    assert not (site.state / "sessions/api/exit.1").exists()
+    intact(site)
+
+
+def test_a_session_whose_host_left_the_specs_is_forgotten_here_and_goes_on_there(program: Program, site: Site) -> None:
+    program.write(session())
+    program.apply()
+    (pid,) = site.pids("api")
+    rest = "[hosts.other]\nenabled = false\n"
+    program.raw(f'[fleet]\nname = "{program.name}"\n{rest}')
+    action = program.plan()["session.api"]
+    assert (action["verb"], action["reason"]) == ("unknown", "host-undeclared")
+    assert "reconciler forget session.api" in action["message"]
+    assert "gpu is not in the specs: what runs there goes on" in ok(program, "forget", "api", "--yes")
+    assert "session.api" not in program.plan()
+    assert site.pids("api") == [pid]
+    assert site.record("api")["intent"] == "running"

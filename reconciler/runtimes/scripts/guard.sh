@@ -435,12 +435,16 @@ op_rename() {
   finish '{"ok":true}'
 }
 
-# op_forget: NAME EXPECT: the session goes on, we let go of it. Nothing is deleted.
+# op_forget: NAME EXPECT: the session goes on, we let go of it. Nothing is deleted. Its terminal gets a name that no
+# session can have: the next one of this name would end it otherwise.
 op_forget() {
   session "$NAME" "$EXPECT"
   mkdir -p "$state/forgotten"
   f_to=$state/forgotten/$NAME-$(date +%s)
   [ ! -e "$f_to" ] || f_to=$f_to-$$
+  login_path
+  process_state
+  [ $? -eq 1 ] || runtime_rename "forgotten+${f_to##*/}"
   mv "$dir" "$f_to" || fail failed "cannot move $dir"
   finish '{"ok":true}'
 }
