@@ -33,6 +33,7 @@ COMMANDS = {
     "protect": "Nothing stops, moves or restarts a session, whatever the specs say.",
     "unprotect": "Lift a protection.",
     "forget": "Stop managing a session; it goes on.",
+    "orphans": "What runs on hosts that no spec declares.",
     "why": "Why a session is as it is, down to the evidence.",
     "logs": "What a session has printed.",
     "attach": "Attach this terminal to a session; detaching leaves it running.",

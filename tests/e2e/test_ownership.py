@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import time
+import uuid
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -154,3 +156,80 @@ def test_a_session_whose_host_left_the_specs_is_forgotten_here_and_goes_on_there
     assert "session.api" not in program.plan()
     assert site.pids("api") == [pid]
     assert site.record("api")["intent"] == "running"
+
+
+# -- orphans -----------------------------------------------------------------------------------------------------------
+
+
+def by_hand(site: Site, session: str, conversation: str, *, socket: str = "") -> int:
+    """An agent in a tmux session of the user's own; its pid."""
+    words = ["tmux", *(["-S", socket] if socket else []), "new-session", "-d", "-s", session]
+    command = f"exec $HOME/bin/script-agent start {conversation}"
+    done = site.host.exec([*words, "-c", site.host.inner_home, "sh", "-c", f"sh -c '{command}'; sleep 0"])
+    assert done.returncode == 0, done.stderr
+
+    def found() -> int | None:
+        pids = [pid for pid, argv in site.host.processes() if conversation in argv and "python3" in argv[0]]
+        ready = pids and (site.host.home / f".claude/sessions/{pids[0]}.json").exists()
+        return pids[0] if ready else None
+
+    return until("the agent runs", found)
+
+
+def orphans(program: Program, code: int = 0) -> list[dict[str, Any]]:
+    done = program.run("orphans", "--json")
+    assert done.returncode == code, done.stderr
+    found = json.loads(done.stdout)["orphans"]
+    assert isinstance(found, list)
+    return found
+
+
+def test_what_runs_and_is_declared_by_nobody_is_told_with_what_to_do(program: Program, site: Site) -> None:
+    conversation = str(uuid.uuid4())
+    hand = by_hand(site, "work", conversation)
+    elsewhere = by_hand(site, "deep", str(uuid.uuid4()), socket="/tmp/other.sock")
+    try:
+        program.write(session() + session("left"))
+        program.apply()
+        (left,) = site.pids("left")
+        program.write(session())
+        program.env["COLUMNS"] = "200"
+        mine, *strays = [o for o in orphans(program) if o["pid"] in (hand, elsewhere) or o["kind"] == "session"]
+        assert (mine["kind"], mine["what"], mine["pid"]) == ("session", "session.left", left)
+        assert (mine["take"], mine["end"]) == (
+            "reconciler forget session.left", "reconciler apply --target session.left",
+        )  # fmt: skip
+        assert mine["conversation_id"] == site.record("left")["conversation"]
+        assert [o["pid"] for o in strays] == sorted([hand, elsewhere])
+        told = {o["pid"]: o for o in strays}
+        assert told[hand]["conversation_id"] == conversation
+        assert told[hand]["tmux"]["socket"].endswith("/default")
+        assert told[elsewhere]["tmux"]["socket"] == "/tmp/other.sock"
+        assert told[hand]["take"] == f"reconciler adopt work --host gpu --pid {hand}"
+        assert told[hand]["directory"] == site.host.inner_home
+        assert told[hand]["since"] == pytest.approx(time.time(), abs=60)
+        pids = {o["pid"] for o in orphans(program)}
+        assert not pids & {*site.pids("api")}, "what is declared is no orphan"
+        text = ok(program, "orphans")
+        assert f"gpu: telling, pid {hand}" in text or f"gpu: script, pid {hand}" in text
+        ok(program, "forget", "left", "--yes")
+        (gone,) = [o for o in orphans(program) if o["pid"] == left]
+        assert gone["kind"] == "process"
+        assert f"let go of as session.left of the fleet {program.name}" in gone["note"]
+        assert gone["conversation_id"]
+    finally:
+        for pid in (hand, elsewhere):
+            site.kill(pid)
+
+
+def test_a_host_that_does_not_answer_has_no_orphans_that_anybody_knows_of(program: Program, site: Site) -> None:
+    program.write(session())
+    program.apply()
+    program.write("")
+    site.host.cable_out()
+    try:
+        done = program.run("orphans")
+    finally:
+        site.host.cable_in()
+    assert done.returncode == 4
+    assert "? host.gpu:" in done.stdout
