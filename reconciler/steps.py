@@ -309,7 +309,7 @@ class StepRunner:
     async def _output(self, reached: Reached, seen: SessionSeen, lines: int) -> str:
         assert seen.record is not None
         runtime = drivers.runtime(seen.record.strategy)
-        line = f"PATH={quote([reached.path])}; {runtime.log(reached.state_dir, seen.name, lines)}"
+        line = f"PATH={quote([reached.path])}; {runtime.log(reached.state_dir, seen.name, lines, seen.record.terminal)}"
         return (await self._connection(reached.name).shell(line)).decode("utf-8", "replace")
 
     async def _screen(self, reached: Reached, seen: SessionSeen) -> str:

@@ -32,6 +32,7 @@ COMMANDS = {
     "unsuspend": "Lift a suspension.",
     "protect": "Nothing stops, moves or restarts a session, whatever the specs say.",
     "unprotect": "Lift a protection.",
+    "adopt": "Take an agent that runs already under management, as it runs.",
     "forget": "Stop managing a session; it goes on.",
     "orphans": "What runs on hosts that no spec declares.",
     "why": "Why a session is as it is, down to the evidence.",

@@ -50,8 +50,17 @@ async def places_of(desired: Desired, hosts: Hosts, journal: Journal, name: str)
 
     Raises HostError where it may be on a host that does not answer.
     """
+    return places_in(desired, await look_around(desired, hosts), journal, name)
+
+
+async def look_around(desired: Desired, hosts: Hosts) -> Observed:
+    """One look at every host."""
     with looking(desired) as seen:
-        observed = await observe(hosts, desired, drivers.agents(desired), seen=seen)
+        return await observe(hosts, desired, drivers.agents(desired), seen=seen)
+
+
+def places_in(desired: Desired, observed: Observed, journal: Journal, name: str) -> list[Place]:
+    """The same of what was seen already."""
     owner = owners(desired, observed).get(name, "")
     places = [
         Place(host.name, host, host.sessions[name], host.name == owner)

@@ -18,12 +18,19 @@ _DEPTH = 60  # generations looked up
 
 @dataclass(frozen=True)
 class Pane:
-    """A terminal in a tmux server of the user's: socket, id (`%3`), session, working directory."""
+    """A terminal in a tmux server of the user's: socket, id (`%3`), session, working directory, `WINDOW.PANE`."""
 
     socket: str
     id: str
     session: str
     directory: str
+    place: str = "0.0"
+
+    @property
+    def targets(self) -> frozenset[str]:
+        """The words by which tmux finds it."""
+        window = self.place.partition(".")[0]
+        return frozenset({self.id, self.session, f"{self.session}:{window}", f"{self.session}:{self.place}"})
 
 
 @dataclass(frozen=True)
@@ -49,7 +56,7 @@ class Stray:
 def parse_strays_found(
     host: str, nonce: str, answer: bytes, commands: Mapping[str, Sequence[str]]
 ) -> tuple[Stray, ...]:
-    """From lines `owned PID SESSION`, `process PID PPID ELAPSED ARGS` and `pane PID SOCKET ID SESSION DIRECTORY`.
+    """From lines `owned PID SESSION`, `process PID PPID ELAPSED ARGS` and `pane PID SOCKET ID PLACE SESSION DIRECTORY`.
 
     `commands` maps a program to the agents that it may be. What descends from a session of a fleet, or from another
     agent, is a part of that. Raises HostError (look-truncated) where the answer is cut short.
@@ -68,8 +75,8 @@ def parse_strays_found(
             words = [word.rpartition("/")[2] for word in match[4].split()[:2]]
             if agents := next((commands[word] for word in words if word in commands), None):
                 found[pid] = Stray(tuple(agents), pid, _seconds(match[3]))
-        elif match := re.fullmatch(r"pane\t(\d+)\t(/[^\t]*)\t(%\d+)\t([^\t]*)\t(.*)", line):
-            panes[int(match[1])] = Pane(match[2], match[3], clean(match[4], 60), clean(match[5], 300))
+        elif match := re.fullmatch(r"pane\t(\d+)\t(/[^\t]*)\t(%\d+)\t([\d.]+)\t([^\t]*)\t(.*)", line):
+            panes[int(match[1])] = Pane(match[2], match[3], clean(match[5], 60), clean(match[6], 300), match[4])
         elif match := re.fullmatch(r"owned\t(\d+)\t([A-Za-z0-9_./+-]+)", line):
             owned[int(match[1])] = match[2]
     strays = [_placed(found[pid], parents, panes, owned) for pid in sorted(found)]

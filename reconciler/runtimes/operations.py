@@ -284,6 +284,31 @@ def forget_operation(runtime: Runtime, credentials: Credentials, op: str, nonce:
     return script(runtime, credentials, op, nonce, f"guard session-{session}\nop_forget", NAME=session, EXPECT=expect)
 
 
+def adopt_operation(
+    credentials: Credentials, op: str, nonce: str, *, record: Record, pid: int, start: str, probes: Sequence[Probe]
+) -> str:
+    """Take the process `pid`, if it is still the one that began at `start`, under management as it runs."""
+    socket, pane = record.terminal or ("", "")
+    return script(
+        None,
+        credentials,
+        op,
+        nonce,
+        f"session_probes() {{ :\n{probe_lines(probes)}}}\nguard session-{record.name}\nop_adopt",
+        text("strays") + text("adopt"),
+        NAME=record.name,
+        EXPECT=record.incarnation - 1,
+        INCARNATION=record.incarnation,
+        RECORD=record.to_json(),
+        CONVERSATION=record.conversation or "",
+        PID=pid,
+        START=start,
+        SOCKET=socket,
+        PANE=pane,
+        VARIABLES=" ".join(variables_of(probes)),
+    )
+
+
 def exports(environment: Mapping[str, str]) -> str:
     """Lines of sh that export an environment."""
     for name in environment:

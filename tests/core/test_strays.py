@@ -28,7 +28,7 @@ process   400     1       00:09 claude
 process   401   400       00:08 codex exec x
 process   500     1       00:09 claude
 process   600     1       00:09 python3 /home/me/bin/script start x
-pane\t100\t/tmp/tmux-1/default\t%3\twork\t/home/me/code
+pane\t100\t/tmp/tmux-1/default\t%3\t0.0\twork\t/home/me/code
 end\tn
 """
 

@@ -230,8 +230,8 @@ clean_env() {
   export PATH USER LOGNAME TERM
 }
 
-# op_launch: NAME EXPECT INCARNATION RECORD LAUNCH EXPORTS END CONVERSATION
-op_launch() {
+# own_place: a directory for the session NAME, which none of another name uses.
+own_place() {
   dir=$state/sessions/$NAME
   if [ -L "$dir" ]; then
     # Another session bore this name once, and what was started under it writes here: not before that is gone.
@@ -240,6 +240,11 @@ op_launch() {
     rm -f "$dir"
   fi
   mkdir -p "$dir" 2>/dev/null || fail disk-full "cannot write below $state: is the disk full?"
+}
+
+# op_launch: NAME EXPECT INCARNATION RECORD LAUNCH EXPORTS END CONVERSATION
+op_launch() {
+  own_place
   session "$NAME" "$EXPECT"
   login_path
   runtime_needs
@@ -256,7 +261,7 @@ op_launch() {
     # Nothing of it runs any more, so its older names are free.
     [ -L "$f" ] && [ "$(readlink "$f")" = "$NAME" ] && rm -f "$f"
   done
-  rm -f "$dir"/exit.* "$dir"/process.* "$dir"/withdrawn.* "$dir/env" "$dir/stdin"
+  rm -f "$dir"/exit.* "$dir"/process.* "$dir"/withdrawn.* "$dir/env" "$dir/stdin" "$dir/terminal"
   # Until the launch writes what to look for, a new conversation is looked for where none is: after a power cut in
   # between, it is begun, not resumed.
   before=
@@ -369,8 +374,11 @@ op_restore() {
 }
 
 stop_agent() {
-  s_pid=$p_pid s_group=$p_group how=
-  number "$s_group" && [ "$s_group" -gt 1 ] || fail unknown "the process group of session $NAME is not known"
+  s_pid=$p_pid s_group=-$p_group how=
+  # Of one that was adopted, and shares its group with whoever started it, the process alone.
+  if [ "$p_group" = alone ]; then s_group=$s_pid; else
+    number "$p_group" && [ "$p_group" -gt 1 ] || fail unknown "the process group of session $NAME is not known"
+  fi
   for k in $KEYS; do
     process_state || break
     runtime_key "$k"
@@ -383,7 +391,7 @@ stop_agent() {
   for s in "$SIGNAL" KILL; do
     [ -z "$how" ] || break
     process_state || parent_state || break
-    kill "-$s" "-$s_group" 2>/dev/null
+    kill "-$s" "$s_group" 2>/dev/null
     gone 8 && how=$s
   done
   process_state

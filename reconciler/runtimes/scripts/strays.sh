@@ -14,7 +14,7 @@ strays() {
     done
   done
   {
-    s_all=$(ps -A -o pid= -o ppid= -o etime= -o args= 2>/dev/null </dev/null)
+    s_all=$(ps -A -o pid= -o ppid= -o etime= -o args= 2>/dev/null)
     printf '%s\n' "$s_all" | sed 's/^/process /'
     {
       for f in "${TMUX_TMPDIR:-/tmp}/tmux-$(id -u)"/* "$s_base"/*/tmux; do printf '%s\n' "$f"; done
@@ -23,7 +23,7 @@ strays() {
       case $f in *'#'*) continue ;; esac
       [ -S "$f" ] && [ -O "$f" ] || continue
       TMUX='' bounded 5 tmux -S "$f" list-panes -a \
-        -F "pane$tab#{pane_pid}$tab$f$tab#{pane_id}$tab#{session_name}$tab#{pane_current_path}" 2>/dev/null
+        -F "pane$tab#{pane_pid}$tab$f$tab#{pane_id}$tab#{window_index}.#{pane_index}$tab#{session_name}$tab#{pane_current_path}" 2>/dev/null
     done
   } | tr -d '\000-\010\013-\037\177'
   printf 'end\t%s\n' "$1"
@@ -66,6 +66,7 @@ stray() {
   look_out fact "p$s_pid" "{\"key\":\"cwd\",\"data\":\"$(emit "$CWD" | base64 | tr -d '\n')\"}"
   if [ -r "/proc/$s_pid/cmdline" ]; then
     d=$(head -c 8192 "/proc/$s_pid/cmdline" | base64 | tr -d '\n')
+    # shellcheck disable=SC2012
     s_open=$(ls -l "/proc/$s_pid/fd" 2>/dev/null | sed -n 's/.* -> //p')
   else
     d=$(ps -o args= -p "$s_pid" 2>/dev/null | tr ' ' '\000' | base64 | tr -d '\n')
