@@ -1,33 +1,32 @@
-"""Ask the hosts of an SSH config what they have: five seconds each, all at once, never a question, nothing changed."""
+"""Ask hosts which agents they have and which run there: nothing is changed, nobody is asked a question."""
 
 from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from reconciler import drivers
-from reconciler.core.discovered import Found, parse_running
-from reconciler.core.spec import BUILT_IN_AGENTS, Host
+from reconciler.core.agent import Agent
+from reconciler.core.discovered import Found
+from reconciler.core.observed import Reached, parse_strays
+from reconciler.core.spec import BUILT_IN_AGENTS, MODERATOR, Desired, Host
 from reconciler.core.ssh_aliases import Alias
+from reconciler.core.strays import Stray, known, parse_strays_found
 from reconciler.errors import ReconcilerError
 from reconciler.hosts import Connection
 from reconciler.observe import CONNECTS_AT_ONCE
+from reconciler.runtimes.operations import stray_facts_script, strays_script
 
 SECONDS = 5.0
-_SCRIPT = """
-PATH=$1; export PATH
-printf 'begin\\t%s\\n' "$2"
-ps -A -o pid= -o ppid= -o args= 2>/dev/null </dev/null | sed 's/^/process /' | tr -d '\\000-\\010\\013-\\037\\177'
-for socket in "${TMUX_TMPDIR:-/tmp}/tmux-$(id -u)"/*; do
-  [ -S "$socket" ] || continue
-  tmux -S "$socket" list-panes -a -F "pane	#{pane_pid}	#{session_name}	#{pane_current_path}" 2>/dev/null </dev/null
-done
-"""
+_TIMEOUT = 20.0  # seconds that a host has to tell of its processes
 
 
 async def discover(aliases: Sequence[Alias], config: str, told: Callable[[Found], None]) -> list[Found]:
-    """Every one of them, in their order; `told` hears of each as it answers. An unknown host key is not accepted."""
+    """Every host of an SSH config, in their order, five seconds each; `told` hears of each as it answers.
+
+    An unknown host key is not accepted.
+    """
     gate = asyncio.Semaphore(CONNECTS_AT_ONCE)
 
     async def one(alias: Alias) -> Found:
@@ -48,15 +47,41 @@ async def _discover(alias: Alias, config: str) -> Found:
     try:
         async with asyncio.timeout(2 * SECONDS):
             seen = await connection.look("default", tuple(("command", agent.command) for agent in agents.values()))
-            nonce = secrets.token_hex(8)
-            transport = await connection.transport()
-            done = await transport.run(("sh", "-c", _SCRIPT, "discover", seen.path, nonce), timeout=SECONDS)
-        commands = {agent.command: name for name, agent in agents.items()}
-        there = tuple(name for name, agent in agents.items() if seen.commands.get(agent.command))
-        return Found(alias, "", there, parse_running(nonce, done.out, commands))
+            there = tuple(name for name, agent in agents.items() if seen.commands.get(agent.command))
+            return Found(alias, "", there, await strays_on(connection, seen, agents, SECONDS))
     except TimeoutError:
         return Found(alias, f"{alias.name} did not answer in time")
     except ReconcilerError as error:
         return Found(alias, error.message)
     finally:
         await connection.close()
+
+
+def known_agents(desired: Desired) -> Mapping[str, Agent]:
+    """The agents that may be found on hosts of the specs: all built-in ones, and those of the specs."""
+    found = drivers.agents(desired, frozenset(BUILT_IN_AGENTS))
+    return {name: agent for name, agent in found.items() if name not in ("shell", MODERATOR)}
+
+
+async def strays_on(
+    connection: Connection, reached: Reached, agents: Mapping[str, Agent], seconds: float = _TIMEOUT
+) -> tuple[Stray, ...]:
+    """The agents that run on a host and belong to no session of any fleet. Raises HostError."""
+    commands: dict[str, list[str]] = {}
+    for name, agent in agents.items():
+        own = connection.host.agents.get(name)
+        for program in dict.fromkeys((agent.command, own.command if own and own.command else agent.command)):
+            commands.setdefault(program.rpartition("/")[2], []).append(name)
+    transport = await connection.transport()
+    nonce = secrets.token_hex(8)
+    script = strays_script(reached.path, nonce)
+    done = await transport.run(("sh",), stdin=script.encode(), timeout=seconds)
+    found = parse_strays_found(connection.name, nonce, done.out, commands)
+    if not found:
+        return ()
+    asked = [(stray.pid, [probe for name in stray.agents for probe in agents[name].probes(None)]) for stray in found]
+    script = stray_facts_script(reached.path, nonce, asked)
+    done = await transport.run(("sh",), stdin=script.encode(), timeout=seconds)
+    told = parse_strays(connection.name, nonce, done.out)
+    # A process of which the host tells nothing has ended, or is somebody else's.
+    return tuple(known(stray, *told[stray.pid], agents) for stray in found if stray.pid in told)

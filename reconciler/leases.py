@@ -59,10 +59,14 @@ def _start_of(pid: int) -> str:
     return done.stdout.strip().replace(" ", "_")
 
 
+def person() -> str:
+    """On whose behalf we act, for people: `user@host`."""
+    return f"{getpass.getuser()}@{os.uname().nodename}"
+
+
 def holder() -> str:
     """Who we are: `user@host:machine/boot:pid:start:nonce`, one word."""
-    who = f"{getpass.getuser()}@{os.uname().nodename}"
-    words = (who, _machine(), str(os.getpid()), _start_of(os.getpid()), secrets.token_hex(4))
+    words = (person(), _machine(), str(os.getpid()), _start_of(os.getpid()), secrets.token_hex(4))
     return ":".join(re.sub(r"[\s:]", "_", word) for word in words)
 
 

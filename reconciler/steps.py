@@ -112,7 +112,9 @@ class StepRunner:
                 phase("copies its conversation into the archive")
                 await self._pull(step)
             case ForgetStep():
-                await self._operate(step.host, lambda c, n: forget_operation(c, op, n, step.session, step.expect))
+                await self._operate(step.host, lambda c, n: forget_operation(
+                    drivers.runtime(step.strategy), c, op, n, step.session, step.expect
+                ))  # fmt: skip
                 # It may go on and on: what the archive has of it is no session's any more.
                 await asyncio.to_thread(self._archive.forget, step.session)
             case RenameStep():
@@ -279,10 +281,11 @@ class StepRunner:
         """Write down the id that the agent gave its conversation. Where it takes longer, the next plan does it."""
 
         async def check() -> bool:
-            _, seen = await self._seen(step.host, step.session)
-            if found := agent.conversation(seen.facts):
+            reached, seen = await self._seen(step.host, step.session)
+            found = agent.conversation(seen.facts)
+            if found and found not in reached.forgotten:
                 self._learned[step.session] = found
-            return bool(found) or seen.state != "running"
+            return step.session in self._learned or seen.state != "running"
 
         await self._until(_ID_WAIT, check)
         if step.session in self._learned:
@@ -306,7 +309,7 @@ class StepRunner:
     async def _output(self, reached: Reached, seen: SessionSeen, lines: int) -> str:
         assert seen.record is not None
         runtime = drivers.runtime(seen.record.strategy)
-        line = f"PATH={quote([reached.path])}; {runtime.log(reached.state_dir, seen.name, lines)}"
+        line = f"PATH={quote([reached.path])}; {runtime.log(reached.state_dir, seen.name, lines, seen.record.terminal)}"
         return (await self._connection(reached.name).shell(line)).decode("utf-8", "replace")
 
     async def _screen(self, reached: Reached, seen: SessionSeen) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from reconciler.core.agent import PROMPT_ARGV_LIMIT, UNKNOWN, Activity, Activity
 from reconciler.core.transcript import safe_name
 from reconciler.errors import OperationError
 
+_ID = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.-]{5,80}")  # as a record takes it; "latest" and "1" are numbers in a list
 _KEPT_CONTROLS = "\n\t"
 _STATES: dict[object, ActivityState] = {"busy": "busy", "idle": "idle", "waiting": "waiting"}
 
@@ -71,6 +73,23 @@ def json_object(text: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def is_id(text: str) -> bool:
+    """Whether it can be a conversation's id, and nothing that an agent reads as an option."""
+    return _ID.fullmatch(text) is not None
+
+
+def argv_of(facts: Facts) -> tuple[str, ...]:
+    """The arguments of a process that somebody else started."""
+    return tuple(facts.texts.get("argv", "").split("\0")[:-1])
+
+
+def option_of(argv: tuple[str, ...], *names: str) -> str | None:
+    """The value of an option in either of its forms, if it is there once and no other option follows it."""
+    found = [word.partition("=")[2] for word in argv if "=" in word and word.partition("=")[0] in names]
+    found += [value for word, value in itertools.pairwise(argv) if word in names]
+    return found[0] if len(found) == 1 and _ID.fullmatch(found[0]) else None
 
 
 def hook_activity(facts: Facts) -> Activity:

@@ -140,6 +140,10 @@ class ClaudeCode:
         session_id = _entry(facts).get("sessionId")
         return session_id if isinstance(session_id, str) and _UUID.fullmatch(session_id) else None
 
+    def works_on(self, facts: Facts) -> str | None:
+        """As its registry says; arguments tell where it began, not where a `/clear` has brought it."""
+        return self.conversation(facts)
+
     def exists(self, facts: Facts) -> bool | None:
         """Whether a transcript that is not empty lies there; the files beside it resume nothing."""
         if facts.store is None:

@@ -162,6 +162,12 @@ class Codex:
         begun = _first_event(facts.texts.get("log", ""))
         return begun if begun in held else None  # the log may still begin with an earlier run
 
+    def works_on(self, facts: Facts) -> str | None:
+        """The thread whose lock this very process has open."""
+        held = {*facts.names.get("locks", ())} & {*facts.names.get("open", ())}
+        found = [name.removesuffix(".lock") for name in held]
+        return found[0] if len(found) == 1 and _UUID.fullmatch(found[0]) else None
+
     def exists(self, facts: Facts) -> bool | None:
         """Whether its rollout lies there; nothing else is needed to resume it."""
         return None if facts.store is None else any(file.size > 0 for file in facts.store)

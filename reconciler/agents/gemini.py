@@ -152,6 +152,11 @@ class Gemini:
         """It does not say; the id is ours."""
         return None
 
+    def works_on(self, facts: Facts) -> str | None:
+        """As its arguments say; a number or `latest` is no id."""
+        found = _shared.option_of(_shared.argv_of(facts), "--session-id", "--resume", "-r")
+        return found if found and _UUID.fullmatch(found) else None
+
     def exists(self, facts: Facts) -> bool | None:
         """Whether a chats file of it lies there."""
         if facts.store is None:

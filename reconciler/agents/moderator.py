@@ -85,6 +85,10 @@ class Moderator:
         """The id is ours."""
         return None
 
+    def works_on(self, facts: Facts) -> str | None:
+        """Never one that somebody else started."""
+        return None
+
     def exists(self, facts: Facts) -> bool | None:
         """Whether it has a log."""
         return None if facts.store is None else any(file.size > 0 for file in facts.store)

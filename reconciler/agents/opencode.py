@@ -148,6 +148,11 @@ class OpenCode:
         session = _shared.json_object(facts.event).get("session")
         return session if isinstance(session, str) and _SESSION.fullmatch(session) else None
 
+    def works_on(self, facts: Facts) -> str | None:
+        """As its arguments say: nothing else tells of one that was started without our plugin."""
+        found = _shared.option_of(_shared.argv_of(facts), "-s", "--session")
+        return found if found and _SESSION.fullmatch(found) else None
+
     def exists(self, facts: Facts) -> bool | None:
         """Not where there is no database; else only opencode itself can tell."""
         return False if all(facts.names.get(key) == () for key in _DATABASES) else None

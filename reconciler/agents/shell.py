@@ -58,6 +58,10 @@ class Shell:
         """There is none."""
         return None
 
+    def works_on(self, facts: Facts) -> str | None:
+        """There is none."""
+        return None
+
     def exists(self, facts: Facts) -> bool | None:
         """There is none."""
         return False

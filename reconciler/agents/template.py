@@ -134,6 +134,14 @@ class _Templated:
         """As the base tells; a template alone runs with the id that we gave it."""
         return self._base.conversation(facts) if self._base else None
 
+    def works_on(self, facts: Facts) -> str | None:
+        """Where `{session_id}` stands in the templates, else as the base tells."""
+        told = self._base.works_on(facts) if self._base else None
+        argv = _shared.argv_of(facts)
+        ways = (way for way in (self._template.start, self._template.resume) if way is not None)
+        found = [_found_at((way[0].replace("{command}", self.command), *way[1:]), argv) for way in ways if way]
+        return told or next((name for name in found if name), None)
+
     def exists(self, facts: Facts) -> bool | None:
         """Whether a file of its store is there and not empty."""
         if not self.resumable:
@@ -273,6 +281,18 @@ class _Templated:
             code="failed",
             remedy=f"add `{what} = [...]` to [agents.{self.name}]",
         )
+
+
+def _found_at(template: tuple[str, ...], argv: tuple[str, ...]) -> str | None:
+    """What stands for `{session_id}` in a command that was made by a template. Whatever comes before has to fit."""
+    program = template[0].rpartition("/")[2]
+    start = next((n for n, word in enumerate(argv[:2]) if word.rpartition("/")[2] == program), None)
+    for part, word in zip(template, argv[start:] if start is not None else (), strict=False):
+        if part == "{session_id}":
+            return word if _shared.is_id(word) else None
+        if part == "{args}" or not (_PLACEHOLDER.search(part) or part in (word, template[0])):
+            return None
+    return None
 
 
 def _expand(argv: tuple[str, ...], values: Mapping[str, str], args: tuple[str, ...]) -> tuple[str, ...]:

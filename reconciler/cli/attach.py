@@ -37,6 +37,6 @@ async def _attach(desired: Desired, name: str) -> int:
         assert seen.record is not None
         if seen.state != "running":
             raise OperationError(f"session.{name} is {seen.state}", code="stale", remedy=f"reconciler logs {name}")
-        argv = drivers.runtime(seen.record.strategy).attach(reached.state_dir, name)
+        argv = drivers.runtime(seen.record.strategy).attach(reached.state_dir, name, seen.record.terminal)
         transport = await connection.transport()
         return await transport.terminal(("env", f"PATH={reached.path}", "TMUX=", *argv))

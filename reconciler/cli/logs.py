@@ -41,7 +41,7 @@ async def _logs(desired: Desired, name: str, lines: int, follow: bool) -> None:
         connection, reached, seen = await find(hosts, desired, name)
         recognise(_given(desired, name))
         assert seen.record is not None
-        line = drivers.runtime(seen.record.strategy).log(reached.state_dir, name, lines)
+        line = drivers.runtime(seen.record.strategy).log(reached.state_dir, name, lines, seen.record.terminal)
         line = f"PATH={quote([reached.path])}; {line}"
         shown: list[str] = []
         while True:

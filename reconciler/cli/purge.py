@@ -92,10 +92,10 @@ def _refuse_live(name: str, having: list[Reached]) -> None:
                 f"session.{name} is {seen.state} on {host.name}: nothing was deleted", code="already-running",
                 remedy="take it out of the specs, apply, then purge",
             )  # fmt: skip
-        if seen.record is not None and seen.record.protected:
+        if seen.record is not None and seen.record.is_protected:
             raise GuardError(
                 f"session.{name} is protected: nothing was deleted", code="protected",
-                remedy="protected = false, apply, then purge",
+                remedy=f"reconciler unprotect session.{name}, then purge",
             )  # fmt: skip
 
 

@@ -56,6 +56,10 @@ async def _send(desired: Desired, name: str, message: str, timeout: float) -> No
         leases = await open_leases(desired, "reconciler send")
         await leases.acquire([connection])
         try:
+            # Whoever had the lease before may have written the record since.
+            _, _, seen = await find(hosts, desired, name)
+            record = seen.record
+            assert record is not None
             step = SendStep(
                 session=name, host=connection.name, agent=record.agent, strategy=record.strategy,
                 expect=seen.incarnation, message=agents[record.agent].paste_text(message), record=record,

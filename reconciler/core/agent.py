@@ -201,6 +201,13 @@ class Agent(Protocol):
     def conversation(self, facts: Facts) -> str | None:
         """The conversation id that the live process works on, where the agent says so."""
 
+    def works_on(self, facts: Facts) -> str | None:
+        """The conversation of a live process that somebody else started; None where that cannot be told for certain.
+
+        The facts are those of `probes(None)`; besides, the text `argv` has its arguments, each with a NUL at its end,
+        and the names `open` are those of the lock files that it has open.
+        """
+
     def exists(self, facts: Facts) -> bool | None:
         """Whether the conversation can be resumed here; None when the facts do not tell."""
 

@@ -16,6 +16,8 @@ from reconciler.core.decision import (
     host_size,
     lacking,
     look_at,
+    protected,
+    protection,
     span,
     stop_steps,
 )
@@ -80,16 +82,17 @@ def _orphan(context: Context, host: Reached, entry: Entry) -> Decision | None:
     if forget and seen.record is not None:
         return Decision(
             "forget", "removed", "declared as removed: it goes on, unmanaged",
-            steps=(ForgetStep(entry.name, host.name, seen.incarnation),),
+            steps=(ForgetStep(entry.name, host.name, seen.record.strategy, seen.incarnation),),
         )  # fmt: skip
     if not context.desired.fleet.prune:
         return None
     if entry.reason in ("broken", "starting") or seen.record is None:
         return Decision("blocked", entry.reason, entry.message, look_at(entry, host))
-    if seen.record.protected:
+    if seen.record.is_protected:
+        by, lift = protection(context, entry, seen.record)
         return Decision(
-            "blocked", "protected", "no spec declares it any more, but it is protected",
-            f"declare it again with protect = false, or [[removed]] address = \"{entry.address}\"",
+            "blocked", "protected", f"no spec declares it any more, but it is protected {by}",
+            f"{lift}, or [[removed]] address = \"{entry.address}\"",
         )  # fmt: skip
     agent = context.agents.get(seen.record.agent)
     return _stop(entry, host, agent, Stop(), "left-specs", "no spec declares it any more")
@@ -193,24 +196,20 @@ def _running(
     record = seen.record
     assert record is not None
     if session.state == "stopped":
-        if record.protected:
-            return _protected(entry, "stop")
+        if record.is_protected:
+            return protected(context, entry, record, "stop")
         return _stop(entry, host, context.agents.get(record.agent), session.stop, "declared", 'state = "stopped"')
     new_prompt = any(c.field == "prompt" for c in entry.live) and session.on_prompt_change == "restart"
     if entry.changes or forced or new_prompt:
-        if record.protected and session.protect:
-            return _protected(entry, "restart")
+        if record.protected_by or (record.protected and session.protect):
+            return protected(context, entry, record, "restart")
         return _restart(context, host, entry, session, agent, seen, forced)
     learned = agent.conversation(seen.facts)
+    if learned in context.forgotten:
+        learned = None  # what was let go of under this name still reports where it always did
     if learned and learned != record.conversation and session.lifecycle == "service":
         entry = replace(entry, live=(*entry.live, Change("conversation", record.conversation, learned)))
     return _update(context, entry, agent, seen, learned) if entry.live else None
-
-
-def _protected(entry: Entry, verb: str) -> Decision:
-    return Decision(
-        "blocked", "protected", f"it is protected: it would {verb}", "set protect = false first", changes=entry.changes
-    )
 
 
 def _update(context: Context, entry: Entry, agent: Agent, seen: SessionSeen, learned: str | None) -> Decision:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from reconciler.core.agent import Agent
 from reconciler.core.diff import Change, Entry
 from reconciler.core.launching import Context, command_of, launch_steps, strategy_of, workdir_of
-from reconciler.core.observed import Reached, SessionSeen
+from reconciler.core.observed import Reached, SessionSeen, clean
 from reconciler.core.readiness import activity_of, busy
 from reconciler.core.record import Record
 from reconciler.core.spec import Session, Stop
@@ -62,6 +63,30 @@ def lacking(context: Context, host: Reached, entry: Entry, session: Session) -> 
             f"reconciler exec {host.name} -- mkdir -p {workdir}",
         )  # fmt: skip
     return None
+
+
+def protection(context: Context, entry: Entry, record: Record) -> tuple[str, str]:
+    """Who protects a session and since when, as `by ...`; and what lifts it."""
+    lift = f"reconciler unprotect {entry.address}"
+    if record.protected_by:
+        return f"by {clean(record.protected_by, 80)}{_since(record.protected_at)}", lift
+    if entry.desired is None or not entry.desired.protect:
+        return "by the specs that were applied last", lift
+    place = context.desired.locate(entry.address, "protect")
+    return f"by the specs{f' at {place.file}:{place.line}' if place else ''}", "set protect = false first"
+
+
+def _since(at: int) -> str:
+    try:
+        return f" since {datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M} UTC"
+    except (OverflowError, ValueError, OSError):  # whatever a host says
+        return ""
+
+
+def protected(context: Context, entry: Entry, record: Record, verb: str) -> Decision:
+    """Blocked, since what would be done ends the process of a session that is protected."""
+    by, lift = protection(context, entry, record)
+    return Decision("blocked", "protected", f"it is protected {by}: it would {verb}", lift, changes=entry.changes)
 
 
 def begin(

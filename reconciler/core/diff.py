@@ -175,7 +175,7 @@ def _left_behind(desired: Desired, last_seen: Mapping[str, str]) -> list[Entry]:
         Entry(
             name, "unknown", host, "host-undeclared",
             f"it was last seen on {host}, which is not in the specs any more: declare the host again, "
-            f'or [[removed]] address = "session.{name}"',
+            f"or let go of it: reconciler forget session.{name}",
         )
         for name, host in sorted(last_seen.items())
         if host not in desired.hosts and name not in desired.sessions and f"session.{name}" not in forgotten

@@ -1,25 +1,14 @@
-"""What `init --discover` found, as specs with comments. Pure; everything that a host said is hostile."""
+"""What `init --discover` found, as specs that start nothing. Pure; everything that a host said is hostile."""
 
 from __future__ import annotations
 
-import re
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from reconciler.core.observed import clean
 from reconciler.core.ssh_aliases import Alias, tables
-
-_MOST = 50  # agents listed of one host
-
-
-@dataclass(frozen=True)
-class Running:
-    """One agent that runs on a host, outside of any fleet: in which tmux session, "" outside of tmux."""
-
-    agent: str
-    pid: int
-    session: str
-    directory: str
+from reconciler.core.strays import Stray, name_for
 
 
 @dataclass(frozen=True)
@@ -29,43 +18,11 @@ class Found:
     alias: Alias
     error: str = ""
     agents: tuple[str, ...] = ()
-    running: tuple[Running, ...] = ()
-
-
-def parse_running(nonce: str, answer: bytes, commands: dict[str, str]) -> tuple[Running, ...]:
-    """From lines `process PID PPID ARGS` and `pane PID SESSION DIRECTORY`; `commands` maps a program to its agent."""
-    text = answer.decode("utf-8", "replace").partition(f"begin\t{nonce}\n")[2]
-    parents: dict[int, int] = {}
-    agents: dict[int, str] = {}
-    panes: dict[int, tuple[str, str]] = {}
-    for line in text.splitlines()[:20_000]:
-        if match := re.fullmatch(r"process\s+(\d+)\s+(\d+)\s+(.*)", line):
-            pid = int(match[1])
-            parents[pid] = int(match[2])
-            words = [word.rpartition("/")[2] for word in match[3].split()[:2]]
-            if name := next((commands[word] for word in words if word in commands), None):
-                agents[pid] = name
-        elif match := re.fullmatch(r"pane\t(\d+)\t([^\t]*)\t(.*)", line):
-            panes[int(match[1])] = (clean(match[2], 60), clean(match[3], 300))
-    found = []
-    for pid, name in sorted(agents.items()):
-        if agents.get(parents.get(pid, 0)) == name:
-            continue  # a wrapper's child is no second agent
-        session, directory = _pane(pid, parents, panes)
-        found.append(Running(name, pid, session, directory))
-    return tuple(found[:_MOST])
-
-
-def _pane(pid: int, parents: dict[int, int], panes: dict[int, tuple[str, str]]) -> tuple[str, str]:
-    for _ in range(30):
-        if pid in panes:
-            return panes[pid]
-        pid = parents.get(pid, 0)
-    return "", ""
+    running: tuple[Stray, ...] = ()
 
 
 def spec_text(found: Sequence[Found], fleet: str) -> str:
-    """One commented spec file."""
+    """One spec file: hosts, and suspended sessions for the agents that run there and can be adopted."""
     answered = [host for host in found if not host.error]
     silent = [host for host in found if host.error]
     lines = [
@@ -73,8 +30,12 @@ def spec_text(found: Sequence[Found], fleet: str) -> str:
         "# `reconciler plan` shows what would happen.", "", "[fleet]", f'name = "{fleet}"', "",
     ]  # fmt: skip
     texts = tables([host.alias for host in answered], {})
-    for host, text in zip(answered, texts.values(), strict=False):
-        lines += [*_comments(host), *text.splitlines(), ""]
+    taken: set[str] = set()
+    for host, (name, text) in zip(answered, texts.items(), strict=False):
+        there = f"# agents there: {', '.join(host.agents)}" if host.agents else "# no agent was found on its PATH"
+        lines += [there, *text.splitlines(), ""]
+        for stray in host.running:
+            lines += [*_session(name, stray, taken), ""]
     if silent:
         lines += [
             "# These did not answer within five seconds, or do not let us in. `reconciler doctor` says more.",
@@ -86,9 +47,20 @@ def spec_text(found: Sequence[Found], fleet: str) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _comments(host: Found) -> Iterable[str]:
-    yield f"# agents there: {', '.join(host.agents)}" if host.agents else "# no agent was found on its PATH"
-    for one in host.running:
-        where = f"in the tmux session {one.session}, {one.directory}" if one.session else "outside of tmux"
-        where = clean(where, 400)
-        yield f"# runs there already: {one.agent} (pid {one.pid}), {where}"
+def _session(host: str, stray: Stray, taken: set[str]) -> Iterable[str]:
+    """One agent that runs already: declared, and suspended, so that nothing is started beside it meanwhile."""
+    where = f"in the tmux session {stray.pane.session}" if stray.pane else "outside of tmux"
+    at = clean(stray.directory, 300)
+    yield f"# runs there already: {stray.agents[0]} (pid {stray.pid}), {clean(where, 80)}, {at or 'nobody knows where'}"
+    if stray.conversation is None or not at.startswith("/"):
+        yield "# which conversation it works on cannot be told, so it cannot be adopted"
+        return
+    name = name_for(stray, frozenset(taken))
+    taken.add(name)
+    yield "# take it over without a restart, then remove `suspend`:"
+    yield f"#   reconciler adopt {name} --host {host} --pid {stray.pid}"
+    yield f"[sessions.{name}]"
+    yield f'host = "{host}"'
+    yield f'agent = "{stray.agents[0]}"'
+    yield f"workdir = {json.dumps(at, ensure_ascii=False)}"
+    yield "suspend = true"

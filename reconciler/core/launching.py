@@ -116,6 +116,8 @@ def record_for(context: Context, name: str, seen: SessionSeen | None, conversati
         prompt=before.prompt if before else None,
         labels=dict(session.labels),
         protected=session.protect,
+        protected_by=before.protected_by if before else "",
+        protected_at=before.protected_at if before else 0,
         restarts=before.restarts if before else (),
         moves=before.moves if before else 0,
         op=context.plan_id,
@@ -152,7 +154,10 @@ def launch_steps(
     conversation = old if resume else new_conversation(context, name)
     record = record_for(context, name, seen, conversation, host.now)
     if origin is not None:
-        record = replace(record, moves=origin.moves + 1, prompt=origin.prompt, restarts=origin.restarts)
+        record = replace(
+            record, moves=origin.moves + 1, prompt=origin.prompt, restarts=origin.restarts,
+            protected_by=origin.protected_by, protected_at=origin.protected_at,
+        )  # fmt: skip
     elif before is None and resume:
         # Its record went with a disk: what was handed over then stands in the conversation itself.
         record = replace(record, prompt=_digest_of_prompt(context, name))

@@ -12,6 +12,7 @@ from reconciler.core.decision import (
     diverged,
     host_size,
     lacking,
+    protected,
     stop_steps,
 )
 from reconciler.core.diff import Entry
@@ -29,9 +30,8 @@ def move(context: Context, observed: Observed, host: Reached, entry: Entry, sess
     assert origin is not None
     assert origin.record is not None
     agent = context.agent(entry.name)
-    if origin.record.protected:
-        return Decision("blocked", "protected", "it is protected: it would move", "set protect = false first",
-                        changes=entry.changes)  # fmt: skip
+    if origin.record.is_protected:
+        return protected(context, entry, origin.record, "move")
     if blocked := lacking(context, host, entry, session):
         return replace(blocked, changes=entry.changes)
     if origin.record.agent != session.agent:

@@ -202,6 +202,25 @@ def _table(host: str, text: str) -> dict[str, Any]:
     return data
 
 
+def parse_strays(host: str, nonce: str, answer: bytes) -> dict[int, tuple[Process, Facts]]:
+    """What a host told of processes that are none of ours, by pid. Raises HostError (look-truncated)."""
+    lines = answer.decode("utf-8", "replace").partition(f"begin\t{nonce}\n")[2].splitlines()
+    if not lines or lines[-1] != f"end\t{nonce}":
+        raise _bad(host, "what it told of its processes was cut short", "look-truncated")
+    raws: dict[str, _Raw] = {}
+    for line in lines[:-1]:
+        kind, _, rest = line.partition("\t")
+        name, _, text = rest.partition("\t")
+        _take(raws.setdefault(name, _Raw()), kind, text)
+    found = {}
+    for raw in raws.values():
+        if len(raw.processes) == 1:
+            process = raw.processes[0]
+            facts = Facts(raw.texts, raw.names, raw.store, pid=process.pid, started=process.start)
+            found[process.pid] = (process, facts)
+    return found
+
+
 _WORDS = ("hostname", "user", "system", "machine", "boot", "tmux", "shell", "local")
 
 

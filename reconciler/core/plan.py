@@ -168,7 +168,8 @@ def precondition(seen: SessionSeen | None) -> str:
     record = seen.record
     basis = [
         seen.state, seen.incarnation, process and [process.pid, process.start],
-        record and [record.digest, record.conversation, record.prompt, record.protected, record.intent],
+        record
+        and [record.digest, record.conversation, record.prompt, record.protected, record.protected_by, record.intent],
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(basis).encode()).hexdigest()[:32]
 

@@ -25,7 +25,9 @@ class Record:
     was handed over. `restarts` are the times (host's clock, seconds) of resumes after a failure. `incarnation`
     counts launches. `intent` is what the session was last asked to be. `moves` counts the hosts it has moved to:
     where two hosts have a record of one session, the higher number has its conversation. `to` is the host that it
-    went to from here.
+    went to from here. `protected` is what the specs said last; `protected_by` is who protected it by command, whatever
+    the specs say, and `protected_at` since when (host's clock, seconds). `terminal` is the tmux socket and pane of a
+    process that was adopted, in the user's own server; empty for what we launched.
     """
 
     fleet: str
@@ -42,6 +44,8 @@ class Record:
     prompt: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     protected: bool = False
+    protected_by: str = ""
+    protected_at: int = 0
     restarts: tuple[int, ...] = ()
     op: str = ""
     controller: str = ""
@@ -49,7 +53,13 @@ class Record:
     at: int = 0
     moves: int = 0
     to: str = ""
+    terminal: tuple[str, ...] = ()
     version: int = VERSION
+
+    @property
+    def is_protected(self) -> bool:
+        """Whether the specs or a person keep it from being stopped, moved and restarted."""
+        return self.protected or bool(self.protected_by)
 
     def to_json(self) -> str:
         """One line of ASCII JSON."""
@@ -59,8 +69,9 @@ class Record:
 _TYPES: dict[str, type | tuple[type, ...]] = {
     "fleet": str, "name": str, "agent": str, "strategy": str, "digest": str, "intent": str, "lifecycle": str,
     "incarnation": int, "conversation": (str, type(None)), "workdir": str, "written": dict,
-    "prompt": (str, type(None)), "labels": dict, "protected": bool, "restarts": list, "op": str,
-    "controller": str, "revision": str, "at": int, "moves": int, "to": str, "version": int,
+    "prompt": (str, type(None)), "labels": dict, "protected": bool, "protected_by": str, "protected_at": int,
+    "restarts": list, "op": str,
+    "controller": str, "revision": str, "at": int, "moves": int, "to": str, "terminal": list, "version": int,
 }  # fmt: skip
 
 
@@ -82,6 +93,7 @@ def parse_record(text: str) -> Record:
     if values.get("intent") not in ("running", "stopped") or values.get("lifecycle") not in ("service", "task"):
         raise ValueError("intent or lifecycle is not a known word")
     values["restarts"] = tuple(r for r in values.get("restarts", ()) if isinstance(r, int))
+    values["terminal"] = tuple(values.get("terminal", ()))
     try:
         record = Record(**values)
     except TypeError as error:
@@ -96,8 +108,17 @@ def _check(record: Record) -> None:
         raise ValueError("name, agent or strategy is not a known word")
     if record.conversation is not None and not _CONVERSATION.fullmatch(record.conversation):
         raise ValueError("conversation is no id")
+    if record.terminal and not _is_terminal(record.terminal):
+        raise ValueError("terminal is no socket and pane")
     if not all(isinstance(value, str) for value in record.labels.values()):
         raise ValueError("labels are not texts")
     for key, value in record.written.items():
         if key.rpartition(".")[2] == "env" and not isinstance(value, dict):
             raise ValueError("an environment in it is no table")
+
+
+def _is_terminal(words: tuple[object, ...]) -> bool:
+    match words:
+        case (str(socket), str(pane)):
+            return socket.startswith("/") and socket.isprintable() and re.fullmatch(r"%[0-9]{1,9}", pane) is not None
+    return False

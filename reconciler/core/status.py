@@ -115,6 +115,9 @@ def _session(
     if hold is not None:
         phase, message = "suspended", hold.message
         conditions.append(Condition("Suspended", "True", "suspended", hold.message))
+    if seen is not None and seen.record is not None and seen.record.is_protected:
+        reason = "by-command" if seen.record.protected_by else "by-specs"
+        conditions.append(Condition("Protected", "True", reason, clean(seen.record.protected_by, 80)))
     if action is not None and action.verb == "blocked" and action.reason not in _WAITING:
         kind = "Reconciling" if action.reason in PASSING else "Stalled"
         conditions.append(Condition(kind, "True", action.reason, action.message))

@@ -119,6 +119,7 @@ class ForgetStep:
 
     session: str
     host: str
+    strategy: str
     expect: int
 
 

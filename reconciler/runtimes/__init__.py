@@ -16,8 +16,11 @@ class Runtime(Protocol):
     script: str  # the shell functions, see scripts/
     terminal: bool  # whether there is one to attach and send to
 
-    def attach(self, state_dir: str, session: str) -> tuple[str, ...]:
-        """The argv, on the host, that attaches a terminal. Raises OperationError(no-terminal)."""
+    def attach(self, state_dir: str, session: str, terminal: tuple[str, ...] = ()) -> tuple[str, ...]:
+        """The argv, on the host, that attaches a terminal. Raises OperationError(no-terminal).
 
-    def log(self, state_dir: str, session: str, lines: int) -> str:
+        `terminal` is that of the record: where a session that was adopted is.
+        """
+
+    def log(self, state_dir: str, session: str, lines: int, terminal: tuple[str, ...] = ()) -> str:
         """A line of sh that prints the last `lines` lines of output, also of a session that has ended."""

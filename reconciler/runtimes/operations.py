@@ -89,6 +89,35 @@ def doctor_script(path: str, nonce: str, words: Sequence[str]) -> str:
     return settings(PATH=path) + "export PATH\n" + text("doctor") + quote(["reconciler_doctor", nonce, *words]) + "\n"
 
 
+def strays_script(path: str, nonce: str) -> str:
+    """What tells which processes run on a host and in which terminals, under the login PATH."""
+    body = f"LC_ALL=C\nexport LC_ALL PATH\nstrays {quote([nonce])}\n"
+    return settings(PATH=path) + text("common") + text("look") + text("strays") + body
+
+
+def stray_facts_script(path: str, nonce: str, found: Sequence[tuple[int, Sequence[Probe]]]) -> str:
+    """What tells of each of these processes what its agent's probes find; lines as a look's, the name is `pPID`."""
+    lines = [f"LC_ALL=C\nexport LC_ALL PATH\nlook_count=0\nprintf 'begin\\t%s\\n' {quote([nonce])}"]
+    for pid, probes in found:
+        lines.append(f"stray_probes() {{ :\n{probe_lines(probes)}}}")
+        lines.append(quote(["stray", str(pid), "stray_probes", *variables_of(probes)]))
+    lines.append(f"printf 'end\\t%s\\n' {quote([nonce])}\n")
+    return settings(PATH=path) + text("common") + text("look") + text("strays") + "\n".join(lines)
+
+
+def probe_lines(probes: Sequence[Probe]) -> str:
+    """Lines of sh that print probes for the look, one `kind TAB key TAB path` each."""
+    return "".join(
+        f"printf '%s\\t%s\\t%s\\n' {quote([probe.kind, probe.key])} {probe_path(probe.path)}\n" for probe in probes
+    )
+
+
+def variables_of(probes: Sequence[Probe]) -> tuple[str, ...]:
+    """The environment variables that the paths of probes name."""
+    found = (match["variable"] for probe in probes for match in _PLACEHOLDER.finditer(probe.path))
+    return tuple(dict.fromkeys(name for name in found if name))
+
+
 def _value(value: str) -> str:
     """A shell word for `value`, with the marker of the working directory as the variable that holds it."""
     return '"$workdir"'.join(quote([part]) for part in value.split(WORKDIR))
@@ -250,9 +279,34 @@ def rename_operation(
     )
 
 
-def forget_operation(credentials: Credentials, op: str, nonce: str, session: str, expect: int) -> str:
+def forget_operation(runtime: Runtime, credentials: Credentials, op: str, nonce: str, session: str, expect: int) -> str:
     """Stop managing a session; it goes on."""
-    return script(None, credentials, op, nonce, f"guard session-{session}\nop_forget", NAME=session, EXPECT=expect)
+    return script(runtime, credentials, op, nonce, f"guard session-{session}\nop_forget", NAME=session, EXPECT=expect)
+
+
+def adopt_operation(
+    credentials: Credentials, op: str, nonce: str, *, record: Record, pid: int, start: str, probes: Sequence[Probe]
+) -> str:
+    """Take the process `pid`, if it is still the one that began at `start`, under management as it runs."""
+    socket, pane = record.terminal or ("", "")
+    return script(
+        None,
+        credentials,
+        op,
+        nonce,
+        f"session_probes() {{ :\n{probe_lines(probes)}}}\nguard session-{record.name}\nop_adopt",
+        text("strays") + text("adopt"),
+        NAME=record.name,
+        EXPECT=record.incarnation - 1,
+        INCARNATION=record.incarnation,
+        RECORD=record.to_json(),
+        CONVERSATION=record.conversation or "",
+        PID=pid,
+        START=start,
+        SOCKET=socket,
+        PANE=pane,
+        VARIABLES=" ".join(variables_of(probes)),
+    )
 
 
 def exports(environment: Mapping[str, str]) -> str:
@@ -304,11 +358,9 @@ def launch_text(fleet: str, launch: Launch, end: str, ending: str = "run", **mor
     if invocation.stdin is not None:
         files["stdin"] = invocation.stdin
     writes = "".join(f'(umask 077; emit {_value(body)} >"$dir/"{quote([name])})\n' for name, body in files.items())
-    probes = "".join(
-        f"printf '%s\\t%s\\t%s\\n' {quote([probe.kind, probe.key])} {probe_path(probe.path)}\n"
-        for probe in launch.probes
+    lines = (
+        f'(umask 077; {{ :\n{probe_lines(launch.probes)}}} >"$dir/probe.tmp") && mv -f "$dir/probe.tmp" "$dir/probe"\n'
     )
-    lines = f'(umask 077; {{ :\n{probes}}} >"$dir/probe.tmp") && mv -f "$dir/probe.tmp" "$dir/probe"\n'
     lines += _conversation_lines(launch)
     argv = " ".join(['set -- "$command"', *(_value(arg) for arg in invocation.argv[1:])])
     return head + words + here + text("common") + text("launch") + writes + lines + argv + "\n" + text(ending)

@@ -15,7 +15,7 @@ class Process:
     script = text("process")
     terminal = False
 
-    def attach(self, state_dir: str, session: str) -> tuple[str, ...]:
+    def attach(self, state_dir: str, session: str, terminal: tuple[str, ...] = ()) -> tuple[str, ...]:
         """Always refused."""
         raise OperationError(
             f"session.{session} has no terminal: its strategy is process",
@@ -23,7 +23,7 @@ class Process:
             remedy=f"reconciler logs {session} -f",
         )
 
-    def log(self, state_dir: str, session: str, lines: int) -> str:
+    def log(self, state_dir: str, session: str, lines: int, terminal: tuple[str, ...] = ()) -> str:
         """The end of the log."""
         return f"tail -n {lines} {quote([f'{state_dir}/sessions/{session}/log'])} 2>/dev/null"
 

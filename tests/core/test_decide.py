@@ -84,6 +84,7 @@ def lost_store(record: Record) -> SessionSeen:
 
 
 STOPPED = {"intent": "stopped"}
+HELD = {"protected_by": "ann@desk", "protected_at": NOW - 120}
 CRASHES = tuple(range(NOW - 500, NOW, 100))
 
 SITUATIONS = [
@@ -111,6 +112,23 @@ SITUATIONS = [
               before=AGENT + "protect = true\n", says=("would stop",)),
     Situation("protection is given up and the model changes at once", AGENT + 'model = "opus"\n', "restart", "changed",
               before=AGENT + "protect = true\n"),
+    Situation("protection is given up in the specs as it is to be stopped", AGENT + 'state = "stopped"\n', "blocked",
+              "protected", before=AGENT + "protect = true\n",
+              says=("by the specs that were applied last", "reconciler unprotect session.api")),
+    Situation("protected by command and changed", AGENT + 'model = "opus"\n', "blocked", "protected", before=AGENT,
+              record=HELD, says=("by ann@desk since 2027-01-15 07:58 UTC: it would restart",
+                                 "reconciler unprotect session.api")),
+    Situation("protected by command and declared stopped", AGENT + 'state = "stopped"\n', "blocked", "protected",
+              before=AGENT, record=HELD, says=("it would stop", "reconciler unprotect session.api")),
+    Situation("protected by command and asked to restart", AGENT, "blocked", "protected", record=HELD, restart=True),
+    Situation("protected by command, and the specs agree", AGENT, None, record=HELD),
+    Situation("protected by command, its labels change", AGENT + 'labels = { team = "a" }\n', "update", "changed",
+              before=AGENT, record=HELD),
+    Situation("protected by command and crashed: it comes back", AGENT, "resume", "crashed", exits(1), record=HELD),
+    Situation("protected by command and left the specs", PRUNED, "blocked", "protected", before=AGENT, record=HELD,
+              says=("by ann@desk since", "reconciler unprotect session.api, or [[removed]]")),
+    Situation("protected by somebody of no time that there is", PRUNED, "blocked", "protected", before=AGENT,
+              record={"protected_by": "a\x1b[2Jnn", "protected_at": 10**30}, says=("by a[2Jnn",)),
     Situation("a changed prompt is the next message", AGENT + 'prompt = "b"\n', "update", "changed",
               before=AGENT + 'prompt = "a"\n', says=("next message",)),
     Situation("a changed prompt restarts", AGENT + 'prompt = "b"\non_prompt_change = "restart"\n', "restart",

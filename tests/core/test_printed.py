@@ -52,7 +52,7 @@ then interrupts  fleet.toml:8
         after session.db
 
 host.local
-    ! session.web  it is protected: it would stop  fleet.toml:13
+    ! session.web  it is protected by the specs at fleet.toml:15: it would stop  fleet.toml:13
         remedy: set protect = false first
     - session.old  no spec declares it any more
 

@@ -22,8 +22,10 @@ records = st.builds(
     strategy=st.sampled_from(["tmux", "process"]), digest=words, intent=st.sampled_from(["running", "stopped"]),
     lifecycle=st.sampled_from(["service", "task"]), incarnation=st.integers(0, 99), conversation=st.none() | ids,
     workdir=words, written=st.dictionaries(st.sampled_from(["model", "args", "host.workdir"]), words), prompt=words,
-    labels=st.dictionaries(words, words, max_size=3), protected=st.booleans(),
+    labels=st.dictionaries(words, words, max_size=3), protected=st.booleans(), protected_by=words,
+    protected_at=st.integers(),
     restarts=st.lists(st.integers(), max_size=3).map(tuple), at=st.integers(),
+    terminal=st.sampled_from([(), ("/tmp/tmux-1/default", "%3")]),
 )  # fmt: skip
 PLAIN = Record("default", "api", "claude-code", "tmux", "sha256:0")
 
@@ -53,7 +55,9 @@ def test_keys_of_a_later_minor_version_are_left_alone() -> None:
         ("incarnation", True), ("incarnation", "1"), ("conversation", "--dangerously-skip-permissions"),
         ("conversation", ""), ("conversation", "a b"), ("conversation", "a\0b"), ("conversation", "\ud800"),
         ("conversation", 5), ("written", []), ("written", {"env": "x"}), ("written", {"agent.env": [1]}),
-        ("labels", {"a": 1}), ("protected", "no"), ("restarts", 1), ("at", "now"), ("prompt", 1),
+        ("labels", {"a": 1}), ("protected", "no"), ("protected_by", True), ("protected_at", "now"),
+        ("terminal", "x"), ("terminal", ["/s"]), ("terminal", ["s", "%1"]), ("terminal", ["/s", "-x"]),
+        ("terminal", [1, 2]),        ("restarts", 1), ("at", "now"), ("prompt", 1),
     ],
 )  # fmt: skip
 def test_a_value_of_the_wrong_kind_is_refused(key: str, value: object) -> None:

@@ -373,7 +373,7 @@ def test_of_two_takers_at_once_one_waits_for_the_other(machine: Machine) -> None
     note = "printf '%s begin\\n' $$ >>trace; sleep 0.3; printf '%s end\\n' $$ >>trace; finish '{\"ok\":true}'"
 
     def script() -> str:
-        made = forget_operation(ours, secrets.token_hex(8), secrets.token_hex(8), "api", 0)
+        made = forget_operation(drivers.runtime("process"), ours, secrets.token_hex(8), secrets.token_hex(8), "api", 0)
         head, found, tail = made.rpartition("\nop_forget\n")
         assert found
         return f"{head}\n{note}\n{tail}"

@@ -246,7 +246,7 @@ async def ends(told: Told) -> None:
     await told.look("they have ended")
     await told.launch("the broken one once more", "b", 2, "serve")
     await told.stop("a stop of what is gone", "c", 1)
-    await told.operate("forgotten", forget_operation(FENCED, "op-f", "n", "a", 2), "n")
+    await told.operate("forgotten", forget_operation(drivers.runtime("process"), FENCED, "op-f", "n", "a", 2), "n")
     await told.look("what is left")
     await told.stop("the last one", "b", 2)
     await told.operate("given back", release_operation(FENCED, "n"), "n")

@@ -137,6 +137,28 @@ def test_a_purge_deletes_everything_but_the_tombstone(world: World) -> None:
     assert "neither on a host nor in the archive" in world.ok("purge", "api", "--auto-approve", code=64)
 
 
+def test_a_purged_name_that_is_declared_again_begins_anew_and_nothing_blocks_it(world: World) -> None:
+    before = world.site.record("api")["conversation"]
+    world.ok("purge", "api", "--auto-approve")
+    world.program.write(RUNS)
+    action = world.program.plan()["session.api"]
+    assert (action["verb"], action["reason"]) == ("start", "new")
+    world.program.apply()
+    world.program.settled()
+    after = world.site.record("api")["conversation"]
+    assert after != before
+    until("the first answer", lambda: '"answer"' in world.path.read_text())
+    world.stop()
+    world.ok("sync")
+    assert world.archived() == world.path.read_bytes()
+    assert {p.stem for p in world.archive.glob(".tombstones/api/*.json")} == {before}, "the tombstone stays"
+    world.ok("purge", "api", "--auto-approve")
+    assert {p.stem for p in world.archive.glob(".tombstones/api/*.json")} == {before, after}
+    world.program.write(RUNS)
+    world.program.apply()
+    assert world.site.record("api")["conversation"] not in (before, after)
+
+
 def test_a_purge_of_a_session_that_runs_is_refused(world: World) -> None:
     world.program.write(RUNS)
     world.program.apply()

@@ -260,8 +260,8 @@ $END
   rm -f "$dir/env"
 }
 
-# op_launch: NAME EXPECT INCARNATION RECORD LAUNCH EXPORTS END CONVERSATION
-op_launch() {
+# own_place: a directory for the session NAME, which none of another name uses.
+own_place() {
   dir=$state/sessions/$NAME
   if [ -L "$dir" ]; then
     # Another session bore this name once, and what was started under it writes here: not before that is gone.
@@ -270,6 +270,11 @@ op_launch() {
     rm -f "$dir"
   fi
   mkdir -p "$dir" 2>/dev/null || fail disk-full "cannot write below $state: is the disk full?"
+}
+
+# op_launch: NAME EXPECT INCARNATION RECORD LAUNCH EXPORTS END CONVERSATION
+op_launch() {
+  own_place
   session "$NAME" "$EXPECT"
   login_path
   runtime_needs
@@ -286,7 +291,7 @@ op_launch() {
     # Nothing of it runs any more, so its older names are free.
     [ -L "$f" ] && [ "$(readlink "$f")" = "$NAME" ] && rm -f "$f"
   done
-  rm -f "$dir"/exit.* "$dir"/process.* "$dir"/withdrawn.* "$dir/env" "$dir/stdin"
+  rm -f "$dir"/exit.* "$dir"/process.* "$dir"/withdrawn.* "$dir/env" "$dir/stdin" "$dir/terminal"
   # Until the launch writes what to look for, a new conversation is looked for where none is: after a power cut in
   # between, it is begun, not resumed.
   before=
@@ -383,8 +388,11 @@ op_restore() {
 }
 
 stop_agent() {
-  s_pid=$p_pid s_group=$p_group how=
-  number "$s_group" && [ "$s_group" -gt 1 ] || fail unknown "the process group of session $NAME is not known"
+  s_pid=$p_pid s_group=-$p_group how=
+  # Of one that was adopted, and shares its group with whoever started it, the process alone.
+  if [ "$p_group" = alone ]; then s_group=$s_pid; else
+    number "$p_group" && [ "$p_group" -gt 1 ] || fail unknown "the process group of session $NAME is not known"
+  fi
   for k in $KEYS; do
     process_state || break
     runtime_key "$k"
@@ -397,7 +405,7 @@ stop_agent() {
   for s in "$SIGNAL" KILL; do
     [ -z "$how" ] || break
     process_state || parent_state || break
-    kill "-$s" "-$s_group" 2>/dev/null
+    kill "-$s" "$s_group" 2>/dev/null
     gone 8 && how=$s
   done
   process_state
@@ -451,12 +459,16 @@ op_rename() {
   finish '{"ok":true}'
 }
 
-# op_forget: NAME EXPECT: the session goes on, we let go of it. Nothing is deleted.
+# op_forget: NAME EXPECT: the session goes on, we let go of it. Nothing is deleted. Its terminal gets a name that no
+# session can have: the next one of this name would end it otherwise.
 op_forget() {
   session "$NAME" "$EXPECT"
   mkdir -p "$state/forgotten"
   f_to=$state/forgotten/$NAME-$(date +%s)
   [ ! -e "$f_to" ] || f_to=$f_to-$$
+  login_path
+  process_state
+  [ $? -eq 1 ] || runtime_rename "forgotten+${f_to##*/}"
   mv "$dir" "$f_to" || fail failed "cannot move $dir"
   finish '{"ok":true}'
 }

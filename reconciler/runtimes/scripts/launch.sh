@@ -13,8 +13,10 @@ if [ "${1-}" = become ]; then
   exec "$@"
 fi
 
-# over CODE ERROR DETAIL: how it ended, for the look.
+# over CODE ERROR DETAIL: how it ended, for the look. Not where this launch was let go of meanwhile, and another session
+# has its name and place: `end` is a word of this launch alone.
 over() {
+  [ ! -r "$dir/launch" ] || grep -qF -e "$end" "$dir/launch" || return 0
   js "$3"
   printf '{"code":%s,"at":%s,"incarnation":%s,"error":"%s","detail":%s}\n' \
     "$1" "$(date +%s)" "$incarnation" "$2" "$J" >"$dir/exit.tmp" &&

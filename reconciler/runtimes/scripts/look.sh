@@ -54,6 +54,11 @@ look_panes() {
   1) return 0 ;;
   *) look_out tmux - '{"error":"tmux did not answer"}'; return 0 ;;
   esac
+  look_panes_out
+}
+
+# look_panes_out: the lines of look_list as what was seen of panes.
+look_panes_out() {
   look_list=$(printf '%s\n' "$look_list" | tr -d '\000-\010\013-\037\177' | sed "s/[\\\\\"]//g
     s/^\([a-z0-9_-]*\)$tab\([0-9]*\)$tab\([01]\)$tab\([0-9]*\)$tab\(.*\)\$/\1$tab{\"pid\":\2,\"dead\":\3,\"attached\":\4,\"title\":\"\5\"}/
     t
@@ -65,6 +70,20 @@ $look_list
 PANES
 }
 
+# look_adopted NAME FILE: the pane of a session that was adopted, in the user's own tmux server. Only while its agent
+# lives: what is in that pane then is the user's.
+look_adopted() {
+  { IFS=$tab read -r t_pane t_pid t_start t_boot t_socket <"$2"; } 2>/dev/null || return 0
+  [ -S "$t_socket" ] && [ -n "$look_tmux" ] && alive "$t_pid" "$t_start" "$t_boot" || return 0
+  look_list=$(PATH=$LOGIN_PATH TMUX='' bounded 5 tmux -S "$t_socket" display-message -p -t "$t_pane" \
+    "$1$tab#{pane_pid}$tab#{pane_dead}$tab#{session_attached}$tab#{pane_title}" 2>/dev/null) || return 0
+  case $look_list in "$1$tab$t_pid$tab"*) look_panes_out ;; esac
+}
+
+# look_fill PLACEHOLDER VALUE TEXT: FILLED becomes TEXT with VALUE in that place. Of a pattern in quotes within quotes,
+# zsh takes the inner ones for part of it.
+look_fill() { FILLED=${3%%"$1"*}$2${3#*"$1"}; }
+
 # look_probe NAME KIND KEY PATH: what the agent wanted to know at each look.
 look_probe() {
   case $4 in *'{session_id}'* | *'{session_id_8}'*)
@@ -72,12 +91,13 @@ look_probe() {
     { read -r l_id <"$look_state/sessions/$1/conversation"; } 2>/dev/null
     case $l_id in '' | *[!A-Za-z0-9_.-]*) return 0 ;; esac
     case $4 in
-    *'{session_id_8}'*) set -- "$1" "$2" "$3" "${4%%'{session_id_8}'*}$(printf %.8s "$l_id")${4#*'{session_id_8}'}" ;;
-    *) set -- "$1" "$2" "$3" "${4%%'{session_id}'*}$l_id${4#*'{session_id}'}" ;;
+    *'{session_id_8}'*) look_fill '{session_id_8}' "$(printf %.8s "$l_id")" "$4" ;;
+    *) look_fill '{session_id}' "$l_id" "$4" ;;
     esac
+    set -- "$1" "$2" "$3" "$FILLED"
     ;;
   esac
-  case $4 in *'{pid}'*) set -- "$1" "$2" "$3" "${4%%'{pid}'*}${l_pid:-0}${4#*'{pid}'}" ;; esac
+  case $4 in *'{pid}'*) look_fill '{pid}' "${l_pid:-0}" "$4" && set -- "$1" "$2" "$3" "$FILLED" ;; esac
   js "$3"
   k=$J
   case $2 in
@@ -137,6 +157,7 @@ look_session() {
   for f in "$1"/exit.*; do
     { IFS= read -r l_line <"$f"; } 2>/dev/null && case $f in *.tmp) ;; *) look_out exit "$l_name" "$l_line" ;; esac
   done
+  [ -z "$l_pid" ] || [ ! -r "$1/terminal" ] || look_adopted "$l_name" "$1/terminal"
   if [ -s "$1/events" ]; then
     l_line=$(tail -c 4096 "$1/events" | tail -n 1)
     look_out event "$l_name" "$l_line"

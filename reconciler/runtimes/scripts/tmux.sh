@@ -1,6 +1,36 @@
-# reconciler: sessions of a tmux server of the fleet's own, by exact names.
+# reconciler: sessions of a tmux server of the fleet's own, by exact names; those that were adopted, where they are.
 
-tm() { PATH=$LOGIN_PATH TMUX='' bounded 10 tmux -S "$state/tmux" "$@"; }
+SOCKET=
+
+tm() { PATH=$LOGIN_PATH TMUX='' bounded 10 tmux -S "${SOCKET:-$state/tmux}" "$@"; }
+
+# pane: TARGET becomes the session's terminal, SOCKET its server where that is the user's own (ADOPTED is y then). Fails
+# where an adopted one's pane is not that pane any more: its number may be another one's.
+pane() {
+  SOCKET= TARGET="=$NAME:" ADOPTED=
+  [ -r "$dir/terminal" ] || return 0
+  ADOPTED=y TARGET=
+  IFS=$tab read -r t_pane t_pid t_start t_boot SOCKET <"$dir/terminal"
+  alive "$t_pid" "$t_start" "$t_boot" && [ "$(tm display-message -p -t "$t_pane" '#{pane_pid}' 2>/dev/null)" = "$t_pid" ] &&
+    TARGET=$t_pane
+}
+
+# typing: as pane, and what is typed there reaches the agent (p_pid): of an adopted one that is in the background, it
+# would be the user's shell that runs it.
+typing() { pane && { [ -z "$ADOPTED" ] || foreground "$p_pid"; }; }
+
+foreground() {
+  if [ -r /proc/self/stat ]; then
+    { read -r s_line <"/proc/$1/stat"; } 2>/dev/null || return 1
+    # shellcheck disable=SC2086
+    set -- ${s_line##*) }
+    [ "$3" = "$6" ]
+  else
+    # shellcheck disable=SC2046
+    set -- $(ps -o pgid= -o tpgid= -p "$1" 2>/dev/null)
+    [ -n "${1-}" ] && [ "$1" = "$2" ]
+  fi
+}
 
 runtime_needs() {
   PATH=$LOGIN_PATH command -v tmux >/dev/null 2>&1 ||
@@ -38,27 +68,35 @@ tmux_start() {
   )
 }
 
-runtime_key() { tm send-keys -t "=$NAME:" "$1" >/dev/null 2>&1; }
+runtime_key() { typing && tm send-keys -t "$TARGET" "$1" >/dev/null 2>&1; }
 
-# What stood on the screen is kept in the log; then the session ends.
+# What stood on the screen is kept in the log; then the session ends. The user's own terminal stays.
 runtime_end() {
+  if [ -e "$dir/terminal" ]; then
+    pane && tm capture-pane -p -S -2000 -t "$TARGET" >>"$dir/log" 2>/dev/null
+    rm -f "$dir/terminal"
+    SOCKET=
+    return 0
+  fi
   [ -S "$state/tmux" ] || return 0
   tm capture-pane -p -S -2000 -t "=$NAME:" >>"$dir/log" 2>/dev/null
   tm kill-session -t "=$NAME" >/dev/null 2>&1
 }
 
 runtime_load() {
+  typing || fail no-terminal "the terminal of session $NAME is gone, or its agent is in the background there"
   tm load-buffer -b "reconciler-$NAME" "$dir/message" >/dev/null 2>&1 || fail failed "tmux did not take the message"
 }
 
 # Bracketed, so that newlines do not submit; Enter comes after a pause, or some TUIs take it as a newline.
 runtime_send() {
-  tm paste-buffer -d -p -b "reconciler-$NAME" -t "=$NAME:" >/dev/null 2>&1 || fail failed "tmux did not paste"
+  tm paste-buffer -d -p -b "reconciler-$NAME" -t "$TARGET" >/dev/null 2>&1 || fail failed "tmux did not paste"
   sleep 0.5 2>/dev/null || sleep 1
-  tm send-keys -t "=$NAME:" Enter >/dev/null 2>&1 || fail failed "tmux did not send Enter"
+  tm send-keys -t "$TARGET" Enter >/dev/null 2>&1 || fail failed "tmux did not send Enter"
 }
 
 runtime_rename() {
+  [ ! -e "$dir/terminal" ] || return 0
   tm has-session -t "=$NAME" >/dev/null 2>&1 || return 0
   tm rename-session -t "=$NAME" "$1" >/dev/null 2>&1 || fail failed "tmux did not rename the session"
 }
