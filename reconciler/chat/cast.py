@@ -40,7 +40,8 @@ class Cast:
     def scene(self) -> Scene:
         """What participants are told of it."""
         purpose = (self.prompt or "")[:2000]
-        return Scene(self.chat, purpose, self.about, self.limits.max_rounds)
+        forgetful = frozenset(who for who in self.members if not self.remembers(who))
+        return Scene(self.chat, purpose, self.about, self.limits.max_rounds, forgetful)
 
     @property
     def members(self) -> tuple[str, ...]:
@@ -67,6 +68,15 @@ class Cast:
     def agent(self, who: str) -> Agent:
         """The agent of `who`."""
         return self.agents[self.desired.sessions[who].agent]
+
+    def remembers(self, who: str) -> bool:
+        """Whether the agent of `who` can go on with the conversation of an earlier turn."""
+        if not self.knows(who):
+            return True
+        spec = self.desired.agents.get(self.desired.sessions[who].agent)
+        if spec is not None and (spec.turn or spec.resume_turn):
+            return spec.resume_turn is not None
+        return self.agent(who).resumable
 
     def invocation(
         self, who: str, directory: str, prompt: str, conversation: tuple[str | None, bool], read_only: bool

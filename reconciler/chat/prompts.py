@@ -34,11 +34,12 @@ class Scene:
     purpose: str = ""
     about: Mapping[str, str] = field(default_factory=dict)
     max_rounds: int = 8
+    forgetful: frozenset[str] = frozenset()  # who takes every turn in a conversation of its own
 
 
 def compose(scene: Scene, chat: Chat, entries: Sequence[Entry], owed: Owed) -> str:
     """The prompt of one turn. `entries` is the log up to and beyond its cause."""
-    heard = chat.talks.get(owed.who, Talk()).heard
+    heard = 0 if owed.who in scene.forgetful else chat.talks.get(owed.who, Talk()).heard
     first = not heard
     placed = ((_place(chat, entry), entry) for entry in entries)
     new = sorted((item for item in placed if heard < item[0] <= owed.cause), key=itemgetter(0))

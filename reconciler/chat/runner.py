@@ -12,6 +12,7 @@ import hashlib
 import logging
 import os
 import time
+import uuid
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
@@ -384,7 +385,9 @@ class Runner:
         agent = cast.agent(who)
         talk = self._chat.talks.get(who, Talk())
         known = conversation_of(self._chat, who) if agent.assigns_id else talk.id
-        resume = talk.begun and agent.resumable and known is not None
+        resume = talk.begun and cast.remembers(who) and known is not None
+        if agent.assigns_id and not cast.remembers(who):
+            known = str(uuid.uuid5(uuid.NAMESPACE_OID, owed.turn_id))
         prompt = compose(cast.scene, self._chat, self._log.entries, owed)
         directory = f"{state_dir}/sessions/{who}/turns/{owed.turn_id}"
         # A moderator changes no files; an agent that cannot be held to it, as one of templates, is told so.

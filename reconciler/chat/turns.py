@@ -159,7 +159,11 @@ def _happened(chat: Chat, entry: Entry) -> Chat:
             identity = str(entry.data.get("id", "")) or chat.id
             members = tuple(str(name) for name in entry.data.get("participants", ()))
             chat = replace(chat, id=identity, moderator=str(entry.data.get("moderator", "")), participants=members)
-            chat = replace(chat, owed=tuple(_by_moderator(chat, owed) for owed in chat.owed))
+            chat = replace(
+                chat,
+                owed=tuple(_by_moderator(chat, owed) for owed in chat.owed),
+                withheld=tuple(_by_moderator(chat, owed) for owed in chat.withheld),
+            )
             return _next_message(replace(chat, closed=False)) if entry.status == "opened" else chat
         case "conversation":
             return _anew(chat, entry)
@@ -225,7 +229,10 @@ def _settled(chat: Chat, entry: Entry, owed: Owed) -> Chat:
     """The turn has its outcome: its agent has heard what led to it, and may have named its conversation."""
     talk = chat.talks.get(owed.who, Talk())
     named = entry.data.get("conversation")
-    if entry.status in _BEGUN and entry.data.get("begun") is not False:
+    if entry.status == "failed" and not talk.begun:
+        # Whatever it made of its first turn, the next one begins another conversation, and is told all.
+        talk = Talk(talk.number + 1)
+    elif entry.status in _BEGUN and entry.data.get("begun") is not False:
         known = named if isinstance(named, str) and named else talk.id
         heard = max(talk.heard, owed.cause) if entry.status in _HEARD else talk.heard
         talk = replace(talk, begun=True, id=known, heard=heard)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from reconciler.chat.prompts import ALL_LIMIT, ONE_LIMIT, Scene, compose
 from reconciler.chat.turns import Limits
 from tests.chat.driver import Play
@@ -214,3 +216,16 @@ def test_who_forgot_the_conversation_is_told_all_of_it_its_own_words_too() -> No
     assert told.startswith("You moderate the group chat `review`")
     places = [told.index("(to web) left"), told.index(own), told.index("@web and now?"), told.rindex("[web]\n")]
     assert places == sorted(places)
+
+
+def test_who_begins_each_turn_anew_is_told_all_each_time() -> None:
+    play = begun()
+    play.reply(0, "@web what of it?")
+    play.reply(0, "it is so")
+    play.reply(0, "@web and that?")
+    (owed,) = play.chat.owed
+    remembered = compose(SCENE, play.chat, play.entries, owed)
+    anew = compose(replace(SCENE, forgetful=frozenset({"web"})), play.chat, play.entries, owed)
+    assert "what of it?" not in remembered
+    assert anew.startswith("You are `web` in the group chat")
+    assert all(words in anew for words in ("what of it?", "[web]\n", "and that?"))

@@ -13,6 +13,7 @@ from reconciler.chat.turns import (
     REASONS,
     Chat,
     Limits,
+    Talk,
     after,
     answered,
     close,
@@ -329,13 +330,13 @@ def test_an_agent_names_its_conversation() -> None:
     assert play.chat.talks["lead"].id == "thread-1"
 
 
-@pytest.mark.parametrize("status", ["failed", "lost"])
-def test_a_turn_that_may_not_have_reached_its_agent_has_not_been_heard(status: str) -> None:
+@pytest.mark.parametrize(("status", "talk"), [("failed", Talk(1)), ("lost", Talk(0, begun=True))])
+def test_a_turn_that_may_not_have_reached_its_agent_has_not_been_heard(status: str, talk: Talk) -> None:
     play = idle()
     play.say()
     play.miss(0, status)
-    talk = play.chat.talks["lead"]
-    assert (talk.begun, talk.heard) == (True, 0)
+    # One that failed before its conversation held anything begins another one.
+    assert play.chat.talks["lead"] == talk
 
 
 def test_a_message_that_is_logged_twice_is_asked_once() -> None:

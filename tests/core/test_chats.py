@@ -178,6 +178,13 @@ def test_the_process_finds_in_its_document_how_everybody_is_asked() -> None:
     turn = cast.invocation("db", "/d", "hello", (None, False), False)
     assert turn.argv == ("mine", "-p", "hello")
     assert turn.env["OF_AGENT"] == "s3cret-of-agent"
+    assert cast.remembers("api")
+    assert not cast.remembers("db")  # its table has no `resume_turn`: every turn is told all
+    assert cast.scene.forgetful == {"db"}
+    again_turn = 'resume_turn = ["mine", "-r", "{session_id}"]\nturn = ["mine"'
+    with_turns = (MEMBERS + CHAT).replace('turn = ["mine"', again_turn)
+    again = document(specs(with_turns), "design", "an-id")
+    assert read_cast(again.text, again.values).remembers("db")
     asked = cast.invocation("api", "/d", "hello", ("11111111-2222-4333-8444-555555555555", True), True)
     assert "--resume" in asked.argv
     assert "opus" in asked.argv
