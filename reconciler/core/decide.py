@@ -141,6 +141,8 @@ def _can_resume(context: Context, agent: Agent, seen: SessionSeen, session: Sess
     record = seen.record
     if record is None or not agent.resumable or record.conversation is None or record.agent != session.agent:
         return False
+    if record.conversation in context.forgotten:
+        return False
     return agent.exists(seen.facts) is not False or archived_copy(context, seen.name, record) is not None
 
 
@@ -163,6 +165,8 @@ def _relaunch(
         why = "; it has no conversation to resume yet" if agent.resumable else ""
         if agent.resumable and seen.record is not None and seen.record.agent != session.agent:
             why = f"; {session.agent} begins a new conversation"
+        elif seen.record is not None and seen.record.conversation in context.forgotten:
+            why = "; it was let go of, and its conversation goes on without us"
         return begin(context, host, entry, reason, why_now + why, restarts)
     archived = archived_copy(context, entry.name, seen.record) if seen.record else None
     if archived is not None and archived.diverged:

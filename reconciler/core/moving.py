@@ -52,7 +52,9 @@ def move(context: Context, observed: Observed, host: Reached, entry: Entry, sess
     if archived is not None and context.relations.get(entry.name) == "diverged":
         why = f"{host.name} has another continuation of it"
         return replace(diverged(entry, why), changes=entry.changes)
-    carried = agent.resumable and origin.record.conversation is not None and (exists is not False or archived)
+    # One that was let go of on a third host goes on there: this is the record of before it went there.
+    ours = origin.record.conversation is not None and origin.record.conversation not in context.forgotten
+    carried = agent.resumable and ours and (exists is not False or archived)
     if carried and archived is None and not can_be_copied(agent, origin):
         return Decision(
             "blocked", "no-store", f"nobody knows where {session.agent} keeps its conversation: it cannot go with it",

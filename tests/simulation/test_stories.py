@@ -232,6 +232,26 @@ def test_an_older_controller_that_wakes_up_is_refused(tmp_path: Path) -> None:
     tell(tmp_path, story)
 
 
+@pytest.mark.parametrize("back", ["h1", "local"])
+def test_a_conversation_that_was_let_go_of_after_a_move_is_not_resumed_from_its_old_record(
+    tmp_path: Path, back: str
+) -> None:
+    left = FleetSpec(HOSTS, {"b": SessionSpec("local", state="stopped")}, removed=("a",))
+
+    async def story(world: World) -> None:
+        for specs in (FLEET, fleet(host="h2"), left):
+            await world.apply(specs)
+            await asyncio.sleep(4)
+        ((_, old),) = world.machines["h2"].programs.items()
+        await settle(world, fleet(host=back))
+        ((machine, _, new),) = world.live("a")
+        assert machine.name == back
+        assert new.conversation != old.conversation
+        assert old in world.machines["h2"].programs.values()
+
+    tell(tmp_path, story)
+
+
 @pytest.mark.parametrize("kind", ["reboot", "disk"])
 def test_a_rename_in_which_something_happens_to_the_machine_is_ended_later(tmp_path: Path, kind: str) -> None:
     renamed = replace(FLEET, sessions={"b": FLEET.sessions["a"]}, moved=(("a", "b"),))
