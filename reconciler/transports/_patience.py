@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
 import random
 import time
 from collections.abc import Awaitable, Callable
@@ -15,6 +17,7 @@ __all__ = ["Room", "admitted"]
 
 _SILENT_TRIES = 4  # of a host that hangs up without a word: busy, or no SSH server at all
 _ALONE_TRIES = 3  # where nothing of ours runs that could end
+_REAPING = 5.0  # seconds that a busy host may need to see that a program of ours has ended
 _FIRST, _LONGEST = 0.1, 2.0  # seconds between two tries
 T = TypeVar("T")
 
@@ -50,7 +53,7 @@ async def admitted(at: Attempt, connect: Callable[[], Awaitable[T]]) -> T:
 
 
 class Room:
-    """The programs on one connection. Whoever finds it full waits until one of ours ends.
+    """The programs on one connection. Whoever finds it full waits in line until one of ours ends.
 
     `give_way` is asked to end what runs only to be quick another time; it says whether there was something.
     """
@@ -58,7 +61,10 @@ class Room:
     def __init__(self) -> None:
         self.give_way: Callable[[], Awaitable[bool]] | None = None
         self.open = 0
+        self._starting = 0
         self._ended = asyncio.Event()
+        self._last_end = -math.inf
+        self._line = asyncio.Lock()  # first come, first served
 
     def entered(self, done: asyncio.Future[None]) -> None:
         """A program runs until `done`."""
@@ -67,29 +73,48 @@ class Room:
 
     def _left(self, _: object) -> None:
         self.open -= 1
+        self._last_end = time.monotonic()
         self._ended.set()
 
     async def enter(self, start: Callable[[], Awaitable[T]], patience: float) -> T:
-        """`start`, again for `patience` seconds while it raises HostError(too-many-sessions). Raises its HostError."""
-        end = time.monotonic() + patience
+        """`start`, again while it raises HostError(too-many-sessions), until nothing of ours has ended for `patience`.
+
+        Raises its HostError. The caller bounds the whole.
+        """
+        begun = time.monotonic()
+        if not self._line.locked():
+            try:
+                return await self._try(start)
+            except HostError as error:
+                if error.code != "too-many-sessions":
+                    raise
+        async with self._line:
+            return await self._at_the_head(start, begun, patience)
+
+    async def _try(self, start: Callable[[], Awaitable[T]]) -> T:
+        self._starting += 1
+        try:
+            return await start()
+        finally:
+            self._starting -= 1
+
+    async def _at_the_head(self, start: Callable[[], Awaitable[T]], begun: float, patience: float) -> T:
         tries = alone = 0
         while True:
             self._ended.clear()
             try:
-                return await start()
+                return await self._try(start)
             except HostError as error:
-                alone = 0 if self.open else alone + 1
-                if error.code != "too-many-sessions" or alone > _ALONE_TRIES:
+                if error.code != "too-many-sessions":
                     raise
-                refused = error
+                now, pause = time.monotonic(), _pause(tries)
+                hopeless = not self.open and not self._starting and now > self._last_end + _REAPING
+                alone = alone + 1 if hopeless else 0
+                if alone > _ALONE_TRIES or now + pause > max(begun, self._last_end) + patience:
+                    raise
             if self.give_way is not None and await self.give_way():
                 continue
-            pause = _pause(tries)
-            if time.monotonic() + pause > end:
-                raise refused
-            tries += 1
-            try:
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._ended.wait()
-            except TimeoutError:
-                continue
+            tries = 0 if self._ended.is_set() else tries + 1

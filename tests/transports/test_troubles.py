@@ -318,8 +318,8 @@ async def test_looks_and_programs_share_the_one_session_that_there_is(way: Way, 
             assert (await connection.look("f")).user == narrow.user
             assert b"there" in await connection.shell("echo there")
         looks = [connection.look("f") for _ in range(2)]
-        both = await asyncio.gather(*looks, *(connection.shell("echo there") for _ in range(3)))
-        assert len(both) == 5
+        all_of_them = await asyncio.gather(*looks, *(connection.shell("sleep 0.2; echo there") for _ in range(10)))
+        assert len(all_of_them) == 12
     finally:
         await connection.close()
 
