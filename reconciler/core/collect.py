@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping
 from typing import Any
+
+import tomli
 
 from reconciler.core.diagnostics import Diagnostic, did_you_mean
 from reconciler.core.merge import DEFAULTS, KINDS, Defaults, Entry, Findings, Raw, Table, merge
@@ -38,8 +39,8 @@ def read(texts: Mapping[str, str], root: str = "", failed: tuple[Diagnostic, ...
 def _read_toml(raw: Raw, file: str) -> Table | None:
     text = raw.texts[file]
     try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        return tomli.loads(text)
+    except tomli.TOMLDecodeError as error:
         _syntax_error(raw, file, str(error))
     except (RecursionError, ValueError) as error:
         # Nesting without end, or a number of thousands of digits.

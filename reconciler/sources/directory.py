@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import gc
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
+from reconciler import garbage
 from reconciler.core.collect import read
 from reconciler.core.diagnostics import Diagnostic, locate
 from reconciler.core.parse import build, invalid
@@ -46,7 +45,7 @@ def load_counted(directory: str, *, within: str | None = None) -> tuple[Desired,
         except (OSError, UnicodeDecodeError) as error:
             failed.append(unreadable(file, error))
     root = os.path.join(shown(os.path.normpath(directory)), "").removeprefix("./")
-    with _no_garbage_collection():
+    with garbage.held_off():
         raw = read(texts, root, tuple(failed))
         attachments = {key: _read_attachment(paths[key[0]], key[1], within) for key in set(raw.prompt_files())}
         return build(raw, attachments), len(texts)
@@ -175,15 +174,3 @@ def _no_directory(directory: str, exists: bool) -> SpecError:
     error = SpecError(summary, (Diagnostic("error", summary, remedy, file=directory, code="no-directory"),))
     error.remedy = remedy
     return error
-
-
-@contextlib.contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """Thousands of small objects that all stay: looking for garbage among them doubles the time."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
