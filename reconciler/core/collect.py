@@ -17,16 +17,24 @@ _TOP_LEVEL = ("fleet", "defaults", *KINDS, "moved", "removed", "windows")
 _PLACE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)\Z")
 
 
-def read(texts: Mapping[str, str], root: str = "", failed: tuple[Diagnostic, ...] = ()) -> Raw:
+def read(
+    texts: Mapping[str, str],
+    root: str = "",
+    failed: tuple[Diagnostic, ...] = (),
+    known: Mapping[str, tuple[str, Table]] | None = None,
+) -> Raw:
     """The documents and the resources in them. Errors wait in `findings` until `build`.
 
-    `failed` says which files could not be read; they are errors like all others.
+    `failed` says which files could not be read; they are errors like all others. `known` maps files to what their
+    text was once, and the document that it gave: what is the same is not parsed again.
     """
     raw = Raw(texts, {}, Findings(texts), root, unread=bool(failed))
     for diagnostic in failed:
         raw.findings.add(diagnostic)
     for file in sorted(texts):
-        document = _read_toml(raw, file)
+        text, document = (known or {}).get(file, (None, None))
+        if text != texts[file]:
+            document = _read_toml(raw, file)
         if document is not None:
             raw.documents[file] = document
     for file, document in raw.documents.items():

@@ -5,7 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
 
 from reconciler import garbage
 from reconciler.core.collect import read
@@ -17,6 +20,7 @@ from reconciler.errors import SpecError
 from reconciler.sources.ignore import compile_ignore
 
 MAX_BYTES = 64 * 1024 * 1024
+_SETTLED = 2.0  # seconds: longer than a tick of any file system's clock
 IGNORE_FILE = ".reconcilerignore"
 
 
@@ -29,24 +33,46 @@ def load(directory: str) -> Desired:
     return load_counted(directory)[0]
 
 
-def load_counted(directory: str, *, within: str | None = None) -> tuple[Desired, int]:
+@dataclass
+class Known:
+    """What was read of a directory before: of files that did not change, neither bytes nor documents are read again."""
+
+    files: dict[str, tuple[tuple[int, ...], str]] = field(default_factory=dict)  # by path: the file's state, its text
+    documents: dict[str, tuple[str, dict[str, Any]]] = field(default_factory=dict)
+
+    def text(self, path: str) -> str:
+        """As `read_text`. A file that was changed a moment ago could change again within the same tick: read again."""
+        status = os.stat(path)
+        state = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        if path in self.files and self.files[path][0] == state:
+            return self.files[path][1]
+        text = read_text(path)
+        if abs(time.time() - max(status.st_mtime, status.st_ctime)) > _SETTLED:
+            self.files[path] = state, text
+        return text
+
+
+def load_counted(directory: str, *, within: str | None = None, known: Known | None = None) -> tuple[Desired, int]:
     """What `load` gives, and how many spec files there are.
 
     `within`: a checked-out tree around the directory. Prompt files must not leave it then, and files are named in
-    diagnostics as in that tree.
+    diagnostics as in that tree. `known`: what the last time left there, for the next.
     """
+    known = known or Known()
     shown = _shown_below(within) if within is not None else str
     paths = {shown(path): path for path in spec_files(directory)}
     texts: dict[str, str] = {}
     failed: list[Diagnostic] = []
     for file, path in paths.items():
         try:
-            texts[file] = read_text(path)
+            texts[file] = known.text(path)
         except (OSError, UnicodeDecodeError) as error:
             failed.append(unreadable(file, error))
     root = os.path.join(shown(os.path.normpath(directory)), "").removeprefix("./")
     with garbage.held_off():
-        raw = read(texts, root, tuple(failed))
+        raw = read(texts, root, tuple(failed), known.documents)
+        known.documents = {file: (texts[file], document) for file, document in raw.documents.items()}
+        known.files = {path: known.files[path] for path in paths.values() if path in known.files}
         attachments = {key: _read_attachment(paths[key[0]], key[1], within) for key in set(raw.prompt_files())}
         return build(raw, attachments), len(texts)
 
