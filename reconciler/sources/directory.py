@@ -6,7 +6,7 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,12 +33,23 @@ def load(directory: str) -> Desired:
     return load_counted(directory)[0]
 
 
+@dataclass(frozen=True)
+class _Last:
+    """All that went into what was read last, and what came of it."""
+
+    root: str
+    texts: Mapping[str, str]
+    attachments: Mapping[tuple[str, str], str | Exception]
+    desired: Desired
+
+
 @dataclass
 class Known:
     """What was read of a directory before: of files that did not change, neither bytes nor documents are read again."""
 
     files: dict[str, tuple[tuple[int, ...], str]] = field(default_factory=dict)  # by path: the file's state, its text
     documents: dict[str, tuple[str, dict[str, Any]]] = field(default_factory=dict)
+    last: _Last | None = None
 
     def text(self, path: str) -> str:
         """As `read_text`. A file that was changed a moment ago could change again within the same tick: read again."""
@@ -70,11 +81,18 @@ def load_counted(directory: str, *, within: str | None = None, known: Known | No
             failed.append(unreadable(file, error))
     root = os.path.join(shown(os.path.normpath(directory)), "").removeprefix("./")
     with garbage.held_off():
+        known.files = {path: known.files[path] for path in paths.values() if path in known.files}
+        last = known.last
+        if last is not None and not failed and (last.root, last.texts) == (root, texts):
+            again = {key: _read_attachment(paths[key[0]], key[1], within) for key in last.attachments}
+            if again == last.attachments:
+                return last.desired, len(texts)
         raw = read(texts, root, tuple(failed), known.documents)
         known.documents = {file: (texts[file], document) for file, document in raw.documents.items()}
-        known.files = {path: known.files[path] for path in paths.values() if path in known.files}
         attachments = {key: _read_attachment(paths[key[0]], key[1], within) for key in set(raw.prompt_files())}
-        return build(raw, attachments), len(texts)
+        desired = build(raw, attachments)
+    known.last = _Last(root, texts, attachments, desired)
+    return desired, len(texts)
 
 
 def _shown_below(tree: str) -> Callable[[str], str]:

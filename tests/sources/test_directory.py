@@ -259,6 +259,19 @@ class TestWhatWasReadBefore:
         known = Known()
         first, _ = load_counted(str(tmp_path), known=known)
         kept = copy.deepcopy(known.documents)
+        write(tmp_path, {"e.toml": session("e")})
         second, _ = load_counted(str(tmp_path), known=known)
-        assert known.documents == kept
-        assert first.sessions == second.sessions
+        assert {file: known.documents[file] for file in kept} == kept
+        assert first.sessions.items() <= second.sessions.items()
+
+    def test_nothing_new_gives_the_very_same_and_a_changed_prompt_file_is_new(self, tmp_path: Path) -> None:
+        write(tmp_path, {"a.toml": session("a", 'prompt_file = "p.md"\n'), "p.md": "one"})
+        known = Known()
+        first, _ = load_counted(str(tmp_path), known=known)
+        assert load_counted(str(tmp_path), known=known)[0] is first
+        write(tmp_path, {"p.md": "two"})
+        second, _ = load_counted(str(tmp_path), known=known)
+        assert second.prompts == {"a": "two"}
+        (tmp_path / "p.md").unlink()
+        with pytest.raises(SpecError):
+            load_counted(str(tmp_path), known=known)
