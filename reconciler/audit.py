@@ -34,6 +34,7 @@ CREATE TRIGGER IF NOT EXISTS audit_order BEFORE INSERT ON audit
 WHEN NEW.seq IS NOT (SELECT coalesce(max(seq), 0) + 1 FROM audit)
 BEGIN SELECT RAISE(ABORT, 'the audit log only grows, at its end'); END;
 """
+_NO_LOG = "an older version wrote it, and the next command that acts begins a log, or somebody took the log away"
 _INTENTS = (
     "SELECT op, at, address, host, verb, precondition, revision, fence, outcome, coalesce(message, '') FROM intents"
 )
@@ -66,10 +67,16 @@ class AuditLog:
         kept = list(self._commits.items())[-63:]
         self._commits = {**dict(kept), revision: (commit, words(author, 200))}
 
+    def head(self) -> tuple[int, str]:
+        """The number and the hash of the last entry; 0 where there is none."""
+        last = self._db.execute("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1").fetchone()
+        return (int(last[0]), str(last[1])) if last else (0, GENESIS)
+
     def append(self, kind: str, at: float, **fields: Any) -> None:
         """One more entry. The first one of all says what the log was begun with. Raises sqlite3.Error."""
-        last = self._db.execute("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1").fetchone()
-        seq, previous = last or self._begin(at)
+        seq, previous = self.head()
+        if seq == 0:
+            seq, previous = self._begin(at)
         self._insert(self._entry(seq + 1, kind, at, **fields), previous)
 
     def _begin(self, at: float) -> tuple[int, str]:
@@ -153,7 +160,9 @@ class AuditReader:
         except ReconcilerError as error:
             check.broken.append((check.before + 1, error.message))
             whole = False
-        if whole:
+        if whole and check.before == 0 and (left := sum(1 for _ in self.kept())):
+            check.broken.append((0, f"the journal has {left} intents and no audit log: {_NO_LOG}"))
+        elif whole:
             check.compare(self.kept(), since)
         return check.verdict()
 

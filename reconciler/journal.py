@@ -136,6 +136,11 @@ class Journal:
                 message=words(message),
             )  # fmt: skip
 
+    def head(self) -> tuple[int, str]:
+        """The number and the hash of the last entry of the audit log."""
+        with _translated(self.path):
+            return self._audit.head()
+
     def comes_from(self, revision: str, commit: str, author: str) -> None:
         """Entries of the audit log about this revision of the specs name its commit and author from now on."""
         self._audit.comes_from(revision, commit, author)
