@@ -73,14 +73,15 @@ class AuditLog:
         return (int(last[0]), str(last[1])) if last else (0, GENESIS)
 
     def append(self, kind: str, at: float, **fields: Any) -> None:
-        """One more entry. The first one of all says what the log was begun with. Raises sqlite3.Error."""
+        """One more entry. Raises sqlite3.Error."""
         seq, previous = self.head()
-        if seq == 0:
-            seq, previous = self._begin(at)
         self._insert(self._entry(seq + 1, kind, at, **fields), previous)
 
-    def _begin(self, at: float) -> tuple[int, str]:
-        """The beginning; where the journal is older than its log, with an entry for each intent that was there."""
+    def begin(self, at: float) -> None:
+        """The first entry, where there is none yet, before anything else is written: it says what the log was begun
+        with. Where the journal is older than its log, an entry for each intent that was there follows."""
+        if self.head()[0]:
+            return
         rows = self._db.execute(f"{_INTENTS} ORDER BY at").fetchall()
         left = sum(row[8] is None for row in rows)
         what = (
@@ -94,7 +95,6 @@ class AuditLog:
                 op=op, fence=fence, outcome=outcome or "", message=message, evidence=f"begun at {utc(begun)}",
             )  # fmt: skip
             previous = self._insert(replace(found, commit="", author=""), previous)
-        return seq, previous
 
     def _entry(self, seq: int, kind: str, at: float, **fields: Any) -> Entry:
         commit, author = self._commits.get(fields.get("revision", ""), ("", ""))

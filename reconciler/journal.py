@@ -55,6 +55,7 @@ class Journal:
                 return
             self._db.execute("BEGIN IMMEDIATE")
             try:
+                self._audit.begin(time.time())
                 yield
                 self._db.execute("COMMIT")
             except BaseException:
