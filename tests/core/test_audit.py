@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -64,7 +65,8 @@ def test_a_change_of_any_field_of_any_entry_is_found_at_that_entry(chain: list[E
     name = data.draw(st.sampled_from(FIELDS))
     old = getattr(chain[at], name)
     new = data.draw((st.integers(0, 2**62) if isinstance(old, int) else TEXT).filter(lambda value: value != old))
-    verdict = verify([*chain[:at], replace(chain[at], **{name: new}), *chain[at + 1 :]])
+    changed: dict[str, Any] = {name: new}
+    verdict = verify([*chain[:at], replace(chain[at], **changed), *chain[at + 1 :]])
     found = chain[at].seq if name != "seq" else new
     assert [number for number, _ in verdict.broken] == [found]
     assert verdict.count == at
