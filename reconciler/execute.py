@@ -168,7 +168,7 @@ class Execution:
             credentials = leases.credentials(action.host)
             self._journal.begin(
                 op, address=action.address, host=action.host, verb=action.verb, precondition=action.precondition,
-                fence=credentials.fence, revision=self.plan.revision,
+                fence=credentials.fence, revision=self.plan.revision, evidence=_evidence(action),
             )  # fmt: skip
             for need in action.needs:
                 phase(f"waits for session.{need.session} to be {need.until}")
@@ -262,6 +262,11 @@ def stale(plan: Plan) -> dict[str, Outcome]:
 
 def _basis(action: Action) -> tuple[object, ...]:
     return action.verb, action.precondition, action.hosts
+
+
+def _evidence(action: Action) -> str:
+    """What the audit log says of why it is done."""
+    return f"{action.reason}: {action.message}; seen: {action.evidence}"
 
 
 def _key(action: Action) -> str:

@@ -1,6 +1,7 @@
 """The local journal: intents with their outcomes, where each session was last seen, what a person put on hold.
 
-The first two can be rebuilt by observing; suspensions and what was kept under a key go with the file.
+The first two can be rebuilt by observing; suspensions, what was kept under a key, and the audit log go with the file.
+What is done and what comes of it is written together with its entry in the audit log, or neither is.
 """
 
 from __future__ import annotations
@@ -9,60 +10,18 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
+from reconciler.audit import AuditLog, words
+from reconciler.core.audit import Actor
 from reconciler.core.holds import Suspension
 from reconciler.errors import ReconcilerError
+from reconciler.journal_tables import INTENTS, SCHEMA, Happened, Intent
 from reconciler.redaction import redact
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS intents (
-  op TEXT PRIMARY KEY, address TEXT NOT NULL, host TEXT NOT NULL, verb TEXT NOT NULL, precondition TEXT NOT NULL,
-  fence INTEGER NOT NULL, revision TEXT NOT NULL, at REAL NOT NULL,
-  outcome TEXT, message TEXT, ended REAL
-);
-CREATE INDEX IF NOT EXISTS open_intents ON intents (outcome) WHERE outcome IS NULL;
-CREATE TABLE IF NOT EXISTS events (
-  id INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, address TEXT NOT NULL, host TEXT NOT NULL,
-  type TEXT NOT NULL, before TEXT NOT NULL, after TEXT NOT NULL, reason TEXT NOT NULL, message TEXT NOT NULL
-);
-CREATE TABLE IF NOT EXISTS places (session TEXT PRIMARY KEY, host TEXT NOT NULL, at REAL NOT NULL);
-CREATE TABLE IF NOT EXISTS suspensions (
-  address TEXT PRIMARY KEY, until REAL, reason TEXT NOT NULL, "by" TEXT NOT NULL, at REAL NOT NULL
-);
-CREATE TABLE IF NOT EXISTS memory (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-"""
-
-
-@dataclass(frozen=True)
-class Intent:
-    """Something that was about to be done. `outcome` None: nobody has said yet what came of it."""
-
-    op: str
-    address: str
-    host: str
-    verb: str
-    at: float
-    outcome: str | None
-    message: str
-
-
-@dataclass(frozen=True)
-class Happened:
-    """Something that the loop saw change. `id` counts up; `at` is the wall clock's."""
-
-    id: int
-    at: float
-    address: str
-    host: str
-    type: str
-    before: str
-    after: str
-    reason: str
-    message: str
+NOBODY = Actor()
 
 
 def state_directory(fleet: str) -> Path:
@@ -74,8 +33,8 @@ def state_directory(fleet: str) -> Path:
 class Journal:
     """One SQLite file per fleet, mode 0600. Every method raises ReconcilerError(journal) on a broken disk."""
 
-    def __init__(self, path: Path | None) -> None:
-        """`path` None: an empty journal in memory, for what must not write anything."""
+    def __init__(self, path: Path | None, actor: Actor = NOBODY) -> None:
+        """`path` None: an empty journal in memory, for what must not write anything. `actor` is who writes."""
         self.path = path
         with _translated(path):
             if path is not None:
@@ -84,55 +43,130 @@ class Journal:
             self._db = sqlite3.connect(path or ":memory:", isolation_level=None, timeout=10)
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
-            self._db.executescript(_SCHEMA)
+            self._db.executescript(SCHEMA)
+        self._audit = AuditLog(self._db, actor)
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """All that is written inside is written, or none of it; nobody else writes meanwhile."""
+        with _translated(self.path):
+            if self._db.in_transaction:
+                yield
+                return
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                self._audit.begin(time.time())
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                with suppress(sqlite3.Error):
+                    self._db.execute("ROLLBACK")
+                raise
 
     def begin(
-        self, op: str, *, address: str, host: str, verb: str, precondition: str, fence: int, revision: str
+        self,
+        op: str,
+        *,
+        address: str,
+        host: str,
+        verb: str,
+        precondition: str,
+        fence: int,
+        revision: str,
+        evidence: str = "",
     ) -> None:
-        """An intent, durable before the first side effect. A repeat of the same operation keeps the first time."""
-        row = (op, address, host, verb, precondition, fence, revision, time.time())
-        with _translated(self.path):
+        """An intent, durable before the first side effect. A repeat of the same operation keeps the first time.
+
+        `evidence` says in words what the decision rested on.
+        """
+        now = time.time()
+        row = (op, address, host, verb, precondition, fence, revision, now)
+        with self.together():
             self._db.execute(
                 "INSERT INTO intents (op, address, host, verb, precondition, fence, revision, at)"
-                " VALUES (?,?,?,?,?,?,?,?) ON CONFLICT (op) DO UPDATE SET outcome = NULL, fence = excluded.fence",
+                " VALUES (?,?,?,?,?,?,?,?) ON CONFLICT (op) DO UPDATE"
+                " SET outcome = NULL, message = NULL, ended = NULL, fence = excluded.fence",
                 row,
             )
+            self._audit.append(
+                "intent", now, op=op, address=address, host=host, verb=verb, precondition=precondition, fence=fence,
+                revision=revision, evidence=words(evidence),
+            )  # fmt: skip
 
     def finish(self, op: str, outcome: str, message: str) -> None:
         """What came of an intent."""
+        self._end("outcome", op, outcome, message)
+
+    def settle(self, op: str, message: str) -> None:
+        """What a look says came of an intent that nobody ended. Where somebody has by now, that stays."""
+        self._end("settled", op, "settled", message)
+
+    def _end(self, kind: str, op: str, outcome: str, message: str) -> None:
+        now, said = time.time(), words(message)
+        with self.together():
+            row = self._db.execute(
+                "SELECT address, host, verb, precondition, fence, revision FROM intents"
+                " WHERE op = ? AND (? OR outcome IS NULL)",
+                (op, kind != "settled"),
+            ).fetchone()
+            if row is not None:
+                address, host, verb, precondition, fence, revision = row
+                self._db.execute(
+                    "UPDATE intents SET outcome = ?, message = ?, ended = ? WHERE op = ?", (outcome, said, now, op)
+                )
+                self._audit.append(
+                    kind, now, op=op, address=address, host=host, verb=verb, precondition=precondition, fence=fence,
+                    revision=revision, outcome=outcome, message=said,
+                )  # fmt: skip
+
+    def record(
+        self,
+        kind: str,
+        address: str,
+        *,
+        host: str = "",
+        verb: str = "",
+        revision: str = "",
+        evidence: str = "",
+        message: str = "",
+    ) -> None:
+        """Something that is no operation on a host: what a person permitted, or did at once (see docs/audit.md)."""
+        with self.together():
+            self._audit.append(
+                kind, time.time(), address=address, host=host, verb=verb, revision=revision, evidence=words(evidence),
+                message=words(message),
+            )  # fmt: skip
+
+    def head(self) -> tuple[int, str]:
+        """The number and the hash of the last entry of the audit log."""
         with _translated(self.path):
-            self._db.execute(
-                "UPDATE intents SET outcome = ?, message = ?, ended = ? WHERE op = ?",
-                (outcome, redact(message)[:2000], time.time(), op),
-            )
+            return self._audit.head()
+
+    def comes_from(self, revision: str, commit: str, author: str) -> None:
+        """Entries of the audit log about this revision of the specs name its commit and author from now on."""
+        self._audit.comes_from(revision, commit, author)
 
     def open_intents(self) -> list[Intent]:
         """Intents without an outcome: a controller was killed in between."""
-        return self._intents("WHERE outcome IS NULL ORDER BY at")
+        return self._intents("WHERE i.outcome IS NULL ORDER BY i.at")
 
     def history(self, address: str | None = None, limit: int = 100) -> list[Intent]:
-        """The last intents, newest first; of one address where given."""
+        """The last intents, newest first, with who had them and why; of one address where given."""
         if address is None:
-            return self._intents("ORDER BY at DESC LIMIT ?", limit)
-        return self._intents("WHERE address = ? ORDER BY at DESC LIMIT ?", address, limit)
+            return self._intents("ORDER BY i.at DESC LIMIT ?", limit)
+        return self._intents("WHERE i.address = ? ORDER BY i.at DESC LIMIT ?", address, limit)
 
     def _intents(self, where: str, *values: object) -> list[Intent]:
         with _translated(self.path):
-            rows = self._db.execute(
-                f"SELECT op, address, host, verb, at, outcome, message FROM intents {where}", values
-            ).fetchall()
-        return [
-            Intent(op, address, host, verb, at, outcome, message or "")
-            for op, address, host, verb, at, outcome, message in rows
-        ]
+            rows = self._db.execute(f"{INTENTS} {where}", values).fetchall()
+        return [Intent(*row) for row in rows]
 
     def note(self, happened: Sequence[Happened]) -> None:
         """Write down what happened; their `id` is given here. Of very old ones only the last 100,000 are kept."""
         rows = [
             (e.at, e.address, e.host, e.type, e.before, e.after, e.reason, redact(e.message)[:2000]) for e in happened
         ]
-        with _translated(self.path), self._db:
-            self._db.execute("BEGIN")
+        with self.together():
             self._db.executemany(
                 "INSERT INTO events (at, address, host, type, before, after, reason, message) VALUES (?,?,?,?,?,?,?,?)",
                 rows,
@@ -157,8 +191,7 @@ class Journal:
     def remember(self, places: Mapping[str, str], gone: frozenset[str] = frozenset()) -> None:
         """Sessions seen now, and sessions that are proven to be nowhere any more."""
         now = time.time()
-        with _translated(self.path), self._db:
-            self._db.execute("BEGIN")
+        with self.together():
             self._db.executemany(
                 "INSERT INTO places (session, host, at) VALUES (?,?,?)"
                 " ON CONFLICT (session) DO UPDATE SET host = excluded.host, at = excluded.at",
@@ -171,18 +204,20 @@ class Journal:
         until = suspension.until.timestamp() if suspension.until else None
         now = time.time()
         row = (suspension.address, until, redact(suspension.reason)[:2000], suspension.by[:200], now)
-        with _translated(self.path), self._db:
-            self._db.execute("BEGIN")
+        with self.together():
             self._db.execute("DELETE FROM suspensions WHERE until <= ?", (now,))
             self._db.execute(
                 'INSERT OR REPLACE INTO suspensions (address, until, reason, "by", at) VALUES (?,?,?,?,?)', row
             )
+            self.record("suspend", suspension.address, message=suspension.sentence())
 
     def unsuspend(self, address: str) -> bool:
         """Lift the suspension of an address; whether there was one."""
-        with _translated(self.path):
+        with self.together():
             found = address in {suspension.address for suspension in self.suspensions()}
             self._db.execute("DELETE FROM suspensions WHERE address = ?", (address,))
+            if found:
+                self.record("unsuspend", address)
         return found
 
     def suspensions(self, now: float | None = None) -> tuple[Suspension, ...]:
@@ -206,7 +241,7 @@ class Journal:
 
     def keep(self, key: str, value: str | None) -> None:
         """Keep a value under a key, in place of what was there; None forgets it."""
-        with _translated(self.path):
+        with self.together():
             if value is None:
                 self._db.execute("DELETE FROM memory WHERE key = ?", (key,))
             else:
@@ -223,10 +258,15 @@ class Journal:
         self.close()
 
 
-def open_journal(fleet: str, *, write: bool) -> Journal:
-    """The fleet's journal. Without `write` nothing is created: an absent one is empty."""
-    path = state_directory(fleet) / "journal.sqlite"
-    return Journal(path if write or path.exists() else None)
+def journal_path(fleet: str) -> Path:
+    """Where the fleet's journal is, or will be."""
+    return state_directory(fleet) / "journal.sqlite"
+
+
+def open_journal(fleet: str, *, write: bool, actor: Actor = NOBODY) -> Journal:
+    """The fleet's journal. Without `write` nothing is created: an absent one is empty. `actor` is who writes."""
+    path = journal_path(fleet)
+    return Journal(path if write or path.exists() else None, actor)
 
 
 def _local(at: float) -> datetime:
@@ -241,5 +281,8 @@ def _translated(path: Path | None) -> Iterator[None]:
         raise ReconcilerError(
             f"the journal {path} cannot be used: {error}",
             code="journal",
-            remedy="is the disk full or read-only? The journal may be deleted: only suspensions and pins are lost",
+            remedy="is the disk full or read-only? With the journal suspensions, pins and the audit log are lost",
         ) from error
+
+
+__all__ = ["NOBODY", "Happened", "Intent", "Journal", "journal_path", "open_journal", "state_directory"]

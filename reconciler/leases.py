@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from reconciler.core.audit import Actor
 from reconciler.errors import HostError, LeaseHeldError, OperationError
 from reconciler.hosts import Connection
 from reconciler.runtimes.operations import Credentials, lease_operation, release_operation, renew_operation
@@ -68,6 +69,15 @@ def holder() -> str:
     """Who we are: `user@host:machine/boot:pid:start:nonce`, one word."""
     words = (person(), _machine(), str(os.getpid()), _start_of(os.getpid()), secrets.token_hex(4))
     return ":".join(re.sub(r"[\s:]", "_", word) for word in words)
+
+
+def actor(command: str) -> Actor:
+    """Who acts from this process, for the audit log. Made once, and passed on."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a user without a name
+        user = str(os.getuid())
+    return Actor(user, os.uname().nodename, holder(), command)
 
 
 def proven_dead(other: str) -> bool:

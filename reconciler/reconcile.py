@@ -189,7 +189,7 @@ def settle(journal: Journal, observed: Observed, intents: Iterable[Intent]) -> N
         if isinstance(host, Reached):
             seen = host.sessions.get(name_of(intent.address))
             state = f"{seen.state}, incarnation {seen.incarnation}" if seen else "absent"
-            journal.finish(intent.op, "settled", f"seen afterwards: {state}")
+            journal.settle(intent.op, f"seen afterwards: {state}")
 
 
 def remember(journal: Journal, observed: Observed, desired: Desired, skip: frozenset[str] = frozenset()) -> None:

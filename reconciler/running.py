@@ -19,6 +19,7 @@ from reconciler.core.transitions import Transition
 from reconciler.errors import UsageError
 from reconciler.hosts import Hosts
 from reconciler.journal import Happened, Journal, open_journal
+from reconciler.leases import actor
 from reconciler.loop import Loop
 from reconciler.outside import Outside
 from reconciler.sources import open_source
@@ -64,7 +65,7 @@ async def keep(settings: Settings, voice: Voice, ended: asyncio.Event, reload: a
         fleet = following.good.desired.fleet.name
         lock = Lock(fleet)
         try:
-            with open_journal(fleet, write=True) as journal:
+            with open_journal(fleet, write=True, actor=actor("run")) as journal:
                 async with Hosts() as hosts:
                     await _keep(settings, voice, following, journal, hosts, lock, ended, reload)
         finally:
@@ -142,6 +143,7 @@ async def _keep(
     voice.say(
         f"keeps the fleet {following.good.desired.fleet.name} as {following.source.name} says, at {following.good.id}"
     )
+    _told_of_run(journal, following, voice, "begin")
     signals = [asyncio.create_task(_when(ended, loop.stop)), asyncio.create_task(_each(reload, loop.reload))]
     try:
         await loop.run()
@@ -150,6 +152,15 @@ async def _keep(
             task.cancel()
         await control.close()
         await outside.close()
+        _told_of_run(journal, following, voice, "end")
+
+
+def _told_of_run(journal: Journal, following: Following, voice: Voice, verb: str) -> None:
+    """Both ends of a run are in the audit log; the head of its chain goes where the words of `run` are kept."""
+    assert following.good is not None
+    journal.record("run", "fleet", verb=verb, revision=following.good.desired.revision, message=following.source.name)
+    number, head = journal.head()
+    voice.say(f"audit log: entry {number} has the hash {head}")
 
 
 class _Specs:
@@ -161,6 +172,7 @@ class _Specs:
         self.good = following.good
         self.trouble = _told(following.trouble)
         self.polls = following.source.polls
+        self._put_down()
 
     async def refresh(self) -> bool:
         """Another revision is in force."""
@@ -178,7 +190,13 @@ class _Specs:
             self.trouble = _Trouble("renamed", why)
             return False
         self.good = good
+        self._put_down()
         return changed
+
+    def _put_down(self) -> None:
+        """The audit log names the commit of what is done from now on."""
+        if self.good is not None:
+            self._journal.comes_from(self.good.desired.revision, self.good.commit, self.good.author)
 
     async def changed(self) -> None:
         """There may be something new."""
@@ -195,6 +213,10 @@ class _Specs:
             raise UsageError(
                 f"no revision {revision} is refused for the files that it lost", remedy="reconciler status"
             )
+        self._journal.record(
+            "guard-lifted", "source", verb=trouble.code, revision=trouble.attempted, evidence=trouble.message,
+            message="reconciler reconcile --accept",
+        )  # fmt: skip
         self._following.accept(trouble.attempted)
 
 

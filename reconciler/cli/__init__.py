@@ -53,6 +53,7 @@ COMMANDS = {
     "events": "What the running controller saw change.",
     "rollback": "The specs as they were, as a new commit; or hold `run` at a revision.",
     "history": "What was done, and what came of it.",
+    "audit": "Check, show or export the log of all that was done, by whom and why.",
     "graph": "The order of things, as a picture.",
     "fmt": "Put specs in canonical form.",
     "schema": "JSON Schema of spec files, for editors.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,6 +12,7 @@ from reconciler import drivers
 from reconciler.asking import open_leases
 from reconciler.cli.render.progress import looking
 from reconciler.core.diff import owners
+from reconciler.core.evidence import facts_of_host
 from reconciler.core.observed import Observed, Reached, SessionSeen, Unreached
 from reconciler.core.record import Record
 from reconciler.core.selection import address
@@ -35,6 +37,11 @@ class Place:
     def address(self) -> str:
         """The session's address."""
         return address_of(self.seen.name, self.seen.record.agent if self.seen.record else "")
+
+    @property
+    def evidence(self) -> str:
+        """What was seen of it, for the audit log."""
+        return facts_of_host(self.reached, self.seen.name)
 
 
 def session_of(desired: Desired, text: str) -> str:
@@ -97,10 +104,10 @@ class Acting:
 
 @asynccontextmanager
 async def acting(
-    desired: Desired, hosts: Hosts, journal: Journal, where: str, at: str, verb: str
+    desired: Desired, hosts: Hosts, journal: Journal, where: str, at: str, verb: str, evidence: str
 ) -> AsyncIterator[Acting]:
-    """Take the lease of the host `where` and write down what is about to be done at the address `at`, then what came
-    of it. Raises LeaseHeldError, HostError."""
+    """Take the lease of the host `where` and write down what is about to be done at the address `at`, because of which
+    `evidence`, then what came of it. Raises LeaseHeldError, HostError."""
     connection = hosts.connection(where, desired.hosts[where])
     leases = await open_leases(desired, f"reconciler {verb}")
     await leases.acquire([connection])
@@ -108,7 +115,8 @@ async def acting(
     try:
         fence = leases.credentials(where).fence
         journal.begin(
-            op, address=at, host=where, verb=verb, precondition="", fence=fence, revision=desired.revision
+            op, address=at, host=where, verb=verb, precondition="", fence=fence, revision=desired.revision,
+            evidence=evidence,
         )  # fmt: skip
         try:
             yield Acting(connection, leases, op)
@@ -117,6 +125,9 @@ async def acting(
             raise
         except ReconcilerError as error:  # the line broke: what was sent may have happened
             journal.finish(op, "unknown", error.message)
+            raise
+        except asyncio.CancelledError:
+            journal.finish(op, "unknown", "interrupted")
             raise
         journal.finish(op, "done", "")
     finally:

@@ -16,6 +16,7 @@ from reconciler.cli.render.table import ago
 from reconciler.cli.sync import REFUSED, asked
 from reconciler.core.adopting import adopted, chosen, refuse_second, refuse_unfit, refuse_untold
 from reconciler.core.agent import Agent
+from reconciler.core.evidence import facts_of_host
 from reconciler.core.launching import ID_AT_LOOK, Context
 from reconciler.core.observed import Observed, Reached
 from reconciler.core.printed import SYMBOLS, escaped
@@ -26,7 +27,7 @@ from reconciler.discovering import known_agents, strays_on
 from reconciler.errors import HostError, UsageError
 from reconciler.hosts import Hosts
 from reconciler.journal import Journal, open_journal
-from reconciler.leases import holder
+from reconciler.leases import actor, holder
 from reconciler.reconcile import preview
 from reconciler.runtimes.operations import adopt_operation
 
@@ -70,7 +71,7 @@ def command(
 async def _adopt(desired: Desired, name: str, pid: int | None, tmux: str | None, approved: bool) -> bool:
     where = declared_host(desired, desired.sessions[name].host)
     async with Hosts() as hosts:
-        with open_journal(desired.fleet.name, write=True) as journal:
+        with open_journal(desired.fleet.name, write=True, actor=actor("adopt")) as journal:
             observed = await look_around(desired, hosts)
             reached = _reached(observed, where)
             places_in(desired, observed, journal, name)
@@ -83,7 +84,8 @@ async def _adopt(desired: Desired, name: str, pid: int | None, tmux: str | None,
             _show(name, where, stray, record)
             if not approved and not await asyncio.to_thread(asked, "Adopt it? Only `yes` is yes: ", "yes"):
                 return False
-            async with acting(desired, hosts, journal, where, f"session.{name}", "adopt") as work:
+            evidence = f"{facts_of_host(reached, name)}; {_stray(stray)}"
+            async with acting(desired, hosts, journal, where, f"session.{name}", "adopt", evidence) as work:
                 await _take(work, record, stray, context.agent(name))
             journal.remember({name: where})
             typer.echo(f"session.{name} on {where} is pid {stray.pid} now")
@@ -96,6 +98,10 @@ def _reached(observed: Observed, where: str) -> Reached:
     if not isinstance(found, Reached):
         raise HostError(found.message, code=found.code, remedy=found.remedy)
     return found
+
+
+def _stray(stray: Stray) -> str:
+    return f"pid {stray.pid}, started {stray.start}, conversation {stray.conversation or 'none'}"
 
 
 def _show(name: str, where: str, stray: Stray, record: Record) -> None:

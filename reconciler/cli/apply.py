@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from reconciler.asking import open_leases
+from reconciler.cli._permits import write_down
 from reconciler.cli._saved import read_saved
 from reconciler.cli.common import (
     AsJson,
@@ -36,6 +37,7 @@ from reconciler.errors import StalePlanError, UsageError
 from reconciler.execute import Execution, operation_id
 from reconciler.hosts import Hosts
 from reconciler.journal import Journal, open_journal
+from reconciler.leases import actor
 from reconciler.reconcile import Options, Pass, archive_all, carry_out, execution, preview
 
 REFUSED = 8
@@ -139,7 +141,7 @@ async def _apply(
     desired: Desired, options: Options, approved: bool, as_json: bool, saved: SavedPlan | None = None
 ) -> Report | None:
     async with Hosts() as hosts:
-        with open_journal(desired.fleet.name, write=True) as journal:
+        with open_journal(desired.fleet.name, write=True, actor=actor("apply")) as journal:
             if saved is not None and _used(saved, journal):
                 raise StalePlanError("this plan was carried out before", remedy="reconciler plan -o FILE")
             with looking(desired) as seen:
@@ -152,6 +154,9 @@ async def _apply(
             work = execution(done, hosts, journal, lambda event: tell(event), options)
             if not approved and done.plan.effective and not await asyncio.to_thread(_asked):
                 return None
+            if done.plan.effective:
+                how = "a saved plan" if saved else "--auto-approve" if approved else "a person typed yes"
+                write_down(journal, done, options, how)
             with progress(as_json) as tell:
                 _handle_signals(work)
                 leases = await open_leases(desired, "reconciler apply", lambda words: typer.echo(words, err=True))

@@ -20,6 +20,7 @@ from reconciler.cli._chat import POLL, Place, Standing, Tail, find, incarnation,
 from reconciler.cli.common import Specs, load
 from reconciler.cli.render._chat_overview import document, overview, stamp
 from reconciler.cli.render.chat import lasting, owes, printer, spoken, stdout
+from reconciler.core.spec import Desired
 from reconciler.errors import OperationError, ReconcilerError, UsageError
 
 TIMED_OUT = 9
@@ -214,7 +215,8 @@ def close(name: Name, timeout: Timeout = "15m", directory: Specs = "specs") -> N
 
     `reconciler apply` opens it again, unless the specs say state = "closed".
     """
-    place = find(load(directory), name)
+    desired = load(directory)
+    place = find(desired, name)
     end = time.monotonic() + _seconds(timeout)
     now = standing(place)
     if now.state != "closed":
@@ -223,9 +225,23 @@ def close(name: Name, timeout: Timeout = "15m", directory: Specs = "specs") -> N
                 f"group_chat.{place.name} does not run: there is nothing to close", code="stale",
                 remedy='state = "closed" in the specs keeps it closed',
             )  # fmt: skip
-        chat_log.replace_file(place.folder / chat_log.CLOSE, incarnation(place) + "\n")
+        _ask_to_close(desired, place, now)
     _wait_until_closed(place, end)
     typer.echo(f"group_chat.{place.name} is closed")
+
+
+def _ask_to_close(desired: Desired, place: Place, now: Standing) -> None:
+    from reconciler.journal import open_journal
+    from reconciler.leases import actor
+
+    wanted = incarnation(place)
+    with open_journal(desired.fleet.name, write=True, actor=actor("chat close")) as journal:
+        journal.record(
+            "chat-close", f"group_chat.{place.name}", host="local", revision=desired.revision,
+            evidence=f"{now.state}, round {now.round} of {now.max_rounds}, incarnation {wanted}",
+            message="asked to close",
+        )  # fmt: skip
+        chat_log.replace_file(place.folder / chat_log.CLOSE, wanted + "\n")
 
 
 def _wait_until_closed(place: Place, end: float) -> None:

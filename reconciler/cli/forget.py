@@ -18,6 +18,7 @@ from reconciler.core.steps import ForgetStep
 from reconciler.errors import GuardError, UsageError
 from reconciler.hosts import Hosts
 from reconciler.journal import Journal, open_journal
+from reconciler.leases import actor
 from reconciler.steps import StepRunner
 from reconciler.transcripts.carrying import open_archive
 
@@ -58,7 +59,7 @@ def _refuse_declared(desired: Desired, name: str) -> None:
 
 async def _forget(desired: Desired, name: str, approved: bool) -> bool:
     async with Hosts() as hosts:
-        with open_journal(desired.fleet.name, write=True) as journal:
+        with open_journal(desired.fleet.name, write=True, actor=actor("forget")) as journal:
             undeclared = journal.places().get(name, "")
             undeclared = "" if undeclared in desired.hosts else undeclared
             places = await places_of(desired, hosts, journal, name)
@@ -68,6 +69,9 @@ async def _forget(desired: Desired, name: str, approved: bool) -> bool:
                 typer.echo(escaped(line), err=True)
             if not approved and not await asyncio.to_thread(asked, "Let go of it? Only `yes` is yes: ", "yes"):
                 return False
+            if undeclared:
+                at = desired.address(name)
+                journal.record("forget", at, host=undeclared, revision=desired.revision, message=_unseen(undeclared))
             for place in places:
                 await _one(desired, hosts, journal, place)
                 typer.echo(f"{place.address} on {place.host} goes on, unmanaged")
@@ -97,7 +101,7 @@ def _unseen(host: str) -> str:
 
 
 async def _one(desired: Desired, hosts: Hosts, journal: Journal, place: Place) -> None:
-    async with acting(desired, hosts, journal, place.host, place.address, "forget") as work:
+    async with acting(desired, hosts, journal, place.host, place.address, "forget", place.evidence) as work:
         found = await fresh(work, desired, place)
         await _let_go(desired, hosts, work, found)
 

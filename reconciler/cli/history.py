@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from reconciler.cli.common import AsJson, Specs, load
+from reconciler.cli.render.audit import by
 from reconciler.core.printed import escaped
 from reconciler.core.selection import address
 from reconciler.journal import open_journal
@@ -21,7 +22,7 @@ def command(
     directory: Specs = "specs",
     as_json: AsJson = False,
 ) -> None:
-    """What this controller did to the fleet, newest first."""
+    """What was done to the fleet from here, newest first: by whom, at which revision, and what it rested on."""
     desired = load(directory)
     with open_journal(desired.fleet.name, write=False) as journal:
         found = journal.history(address(desired, which) if which else None, limit)
@@ -29,9 +30,13 @@ def command(
         typer.echo(json.dumps({"format_version": "1.0", "entries": [asdict(intent) for intent in found]}, indent=2))
         return
     for intent in found:
+        who = by(intent.user, intent.machine, intent.command, intent.revision, intent.author)
         at = datetime.fromtimestamp(intent.at).astimezone().strftime("%Y-%m-%d %H:%M:%S")
         outcome = intent.outcome or "open: nobody knows yet"
         words = f": {escaped(intent.message)}" if intent.message else ""
         typer.echo(f"{at}  {intent.verb:<8} {intent.address} on {intent.host}  {outcome}{words}")
+        for more in (who, intent.evidence):
+            if more:
+                typer.echo(f"    {escaped(more)}")
     if not found:
         typer.echo("nothing was done yet", err=True)

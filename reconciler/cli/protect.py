@@ -18,7 +18,7 @@ from reconciler.core.steps import RecordStep
 from reconciler.errors import UsageError
 from reconciler.hosts import Hosts
 from reconciler.journal import open_journal
-from reconciler.leases import person
+from reconciler.leases import actor, person
 from reconciler.steps import StepRunner
 from reconciler.transcripts.carrying import open_archive
 
@@ -53,12 +53,13 @@ async def change(desired: Desired, name: str, verb: str, changed: Change) -> tup
     `changed` gets the record and the host's time. Raises UsageError where the session is on no host.
     """
     async with Hosts() as hosts:
-        with open_journal(desired.fleet.name, write=True) as journal:
+        with open_journal(desired.fleet.name, write=True, actor=actor(verb)) as journal:
             places = await places_of(desired, hosts, journal, name)
             if not places:
                 raise UsageError(f"{desired.address(name)} is on no host yet", remedy="protect = true in its specs")
             record_of(places[0])
-            async with acting(desired, hosts, journal, places[0].host, places[0].address, verb) as work:
+            found = places[0]
+            async with acting(desired, hosts, journal, found.host, found.address, verb, found.evidence) as work:
                 # Under the lease: whoever had it before may have written the record since.
                 place = await fresh(work, desired, places[0])
                 record = changed(record_of(place), place.reached.now)

@@ -8,17 +8,19 @@ from typing import Annotated
 
 import typer
 
-from reconciler.asking import open_leases
+from reconciler.cli._acting import acting
 from reconciler.cli._completion import session_names
 from reconciler.cli.common import Specs, load, run
 from reconciler.cli.render.progress import looking
 from reconciler.cli.sync import REFUSED, asked
+from reconciler.core.evidence import facts_of_host
 from reconciler.core.observed import Reached
 from reconciler.core.printed import escaped
 from reconciler.core.spec import Desired, name_of
 from reconciler.errors import GuardError, HostError, UsageError
 from reconciler.hosts import Hosts
-from reconciler.journal import open_journal
+from reconciler.journal import Journal, open_journal
+from reconciler.leases import actor
 from reconciler.reconcile import Pass, preview
 from reconciler.transcripts.deciding import purge_host
 
@@ -59,10 +61,15 @@ async def _purge(desired: Desired, name: str, approved: bool) -> bool:
         question = "This cannot be undone. Type the name of the session to delete it: "
         if not approved and not await asyncio.to_thread(asked, question, name):
             return False
-        for host in having:
-            await _on_host(done, hosts, host, name)
-        for conversation in conversations:
-            await asyncio.to_thread(done.archive.purge, name, conversation)
+        with open_journal(desired.fleet.name, write=True, actor=actor("purge")) as journal:
+            how = "--auto-approve" if approved else "a person typed its name"
+            said = "; ".join(_what(name, having, conversations))
+            # Of the archive no look tells later what came of it: this is written before, and its tombstones tell.
+            journal.record("purge", desired.address(name), revision=desired.revision, evidence=said, message=how)
+            for host in having:
+                await _on_host(done, hosts, journal, host, name)
+            for conversation in conversations:
+                await asyncio.to_thread(done.archive.purge, name, conversation)
     return True
 
 
@@ -107,17 +114,13 @@ def _what(name: str, having: list[Reached], conversations: list[str]) -> list[st
     return [*lines, "  in the archive: all copies of it"]
 
 
-async def _on_host(done: Pass, hosts: Hosts, host: Reached, name: str) -> None:
+async def _on_host(done: Pass, hosts: Hosts, journal: Journal, host: Reached, name: str) -> None:
     seen = host.sessions[name]
     agent = done.agents.get(seen.record.agent) if seen.record else None
     if seen.record is None or agent is None:
         raise UsageError(f"{host.name} has no readable record of session.{name}", remedy=f"reconciler why {name}")
-    connection = hosts.connection(host.name, done.desired.hosts[host.name])
-    leases = await open_leases(done.desired, "reconciler purge")
-    await leases.acquire([connection])
-    try:
-        await purge_host(connection, leases.credentials(host.name), agent, seen)
-    finally:
-        await leases.release()
+    at, evidence = done.desired.address(name), facts_of_host(host, name)
+    async with acting(done.desired, hosts, journal, host.name, at, "purge", evidence) as work:
+        await purge_host(work.connection, work.leases.credentials(host.name), agent, seen)
     if seen.record.conversation and agent.export_args(seen.record.conversation) is not None:
         typer.echo(f"{agent.name} on {host.name} keeps a copy in its own database; delete it there", err=True)

@@ -14,6 +14,7 @@ from reconciler.cli.common import Directory, load
 from reconciler.core.printed import escaped, render
 from reconciler.errors import SpecError, UsageError
 from reconciler.journal import open_journal
+from reconciler.leases import actor
 
 REFUSED = 8
 PIN, WHY = "pin", "pin.why"  # keys of the journal's memory; `run` reads the first: the full id of a commit
@@ -97,10 +98,13 @@ def _pin(directory: str, revision: str | None, reason: str) -> None:
     from reconciler.sources._plumbing import commit_of
 
     commit = revision if revision is None or _ID.fullmatch(revision) else commit_of(directory, revision)
-    with open_journal(_fleet(directory, commit), write=True) as journal:
+    why = f"by {getpass.getuser()} at {datetime.now().astimezone():%Y-%m-%d %H:%M}" + (f": {reason}" if reason else "")
+    who = actor("rollback")
+    with open_journal(_fleet(directory, commit), write=True, actor=who) as journal, journal.together():
+        before = journal.recall(PIN)
         journal.keep(PIN, commit)
-        why = f"by {getpass.getuser()} at {datetime.now().astimezone():%Y-%m-%d %H:%M}" + (
-            f": {reason}" if reason else ""
-        )
         journal.keep(WHY, why if commit else None)
+        if commit or before:
+            verb, held = ("pin", commit) if commit else ("unpin", before)
+            journal.record(verb, "source", verb=verb, revision=held or "", message=reason)
     typer.echo(escaped(f"pinned to {commit} {why}") if commit else "not pinned any more")

@@ -17,6 +17,7 @@ from reconciler.core.spec import Desired
 from reconciler.core.values import parse_duration
 from reconciler.errors import UsageError
 from reconciler.journal import Journal, open_journal
+from reconciler.leases import actor
 
 
 def command(
@@ -30,7 +31,7 @@ def command(
     """Do nothing to a session, to a host and what is on it, or to the whole fleet. Plan and status go on."""
     desired = load(directory)
     end = parse_until(until, datetime.now().astimezone()) if until is not None else None
-    with open_journal(desired.fleet.name, write=True) as journal:
+    with open_journal(desired.fleet.name, write=True, actor=actor("suspend")) as journal:
         wanted = _known(desired, journal, which)
         found = Suspension(wanted, end, reason.strip(), getpass.getuser())
         journal.suspend(found)

@@ -11,9 +11,10 @@ from typing import Annotated, Any
 
 import typer
 
-from reconciler.asking import open_leases
+from reconciler.cli._acting import acting
 from reconciler.cli.common import AsJson, Specs, load, run
 from reconciler.cli.render.progress import looking
+from reconciler.core.evidence import facts_of_host
 from reconciler.core.observed import Reached
 from reconciler.core.printed import escaped
 from reconciler.core.readiness import busy
@@ -21,7 +22,8 @@ from reconciler.core.spec import Desired, name_of
 from reconciler.core.transcript import Followed, is_due
 from reconciler.errors import ReconcilerError, UsageError
 from reconciler.hosts import Hosts
-from reconciler.journal import open_journal
+from reconciler.journal import Journal, open_journal
+from reconciler.leases import actor
 from reconciler.reconcile import Pass, archive_all, preview
 from reconciler.transcripts.deciding import take_archive
 from reconciler.transcripts.sync import Fork, PullResult
@@ -121,25 +123,27 @@ async def _decide(done: Pass, hosts: Hosts, result: PullResult, take: str, appro
     whose = "the archive's" if take == "archive" else f"{result.host}'s"
     if not approved and not await asyncio.to_thread(asked, f"Shall {whose} copy count? Only `yes` is yes: ", "yes"):
         raise typer.Exit(REFUSED)
-    if take == "host":
-        await asyncio.to_thread(done.archive.adopt, result.session, result.conversation)
-    else:
-        kept = await _placed(done, hosts, result)
-        typer.echo(f"what {result.host} had is kept there in {escaped(kept)}", err=True)
+    with open_journal(done.desired.fleet.name, write=True, actor=actor("sync")) as journal:
+        if take == "host":
+            journal.record(
+                "sync-take", done.desired.address(result.session), host=result.host, verb="take-host",
+                revision=done.desired.revision, evidence=result.message, message=f"{whose} copy counts",
+            )  # fmt: skip
+            await asyncio.to_thread(done.archive.adopt, result.session, result.conversation)
+        else:
+            kept = await _placed(done, hosts, journal, result)
+            typer.echo(f"what {result.host} had is kept there in {escaped(kept)}", err=True)
     again = await archive_all(await _look_again(done, hosts, result.host), hosts, frozenset({result.session}))
     return next((found for found in again if found.host == result.host), result)
 
 
-async def _placed(done: Pass, hosts: Hosts, result: PullResult) -> str:
-    connection = hosts.connection(result.host, done.desired.hosts[result.host])
+async def _placed(done: Pass, hosts: Hosts, journal: Journal, result: PullResult) -> str:
     reached = done.observed.hosts[result.host]
     assert isinstance(reached, Reached)
-    leases = await open_leases(done.desired, "reconciler sync")
-    await leases.acquire([connection])
-    try:
-        return await take_archive(connection, reached, leases.credentials(result.host), done.archive, result)
-    finally:
-        await leases.release()
+    at, evidence = done.desired.address(result.session), f"{facts_of_host(reached, result.session)}; {result.message}"
+    async with acting(done.desired, hosts, journal, result.host, at, "take-archive", evidence) as work:
+        credentials = work.leases.credentials(result.host)
+        return await take_archive(work.connection, reached, credentials, done.archive, result)
 
 
 async def _look_again(done: Pass, hosts: Hosts, host: str) -> Pass:

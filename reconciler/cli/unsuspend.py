@@ -12,6 +12,7 @@ from reconciler.core.holds import FLEET
 from reconciler.core.printed import escaped
 from reconciler.core.spec import name_of
 from reconciler.journal import open_journal
+from reconciler.leases import actor
 
 
 def command(
@@ -21,7 +22,7 @@ def command(
     """Lift a suspension. One that is not there is no error."""
     desired = load(directory)
     wanted = target(desired, which)
-    with open_journal(desired.fleet.name, write=True) as journal:
+    with open_journal(desired.fleet.name, write=True, actor=actor("unsuspend")) as journal:
         lifted = journal.unsuspend(wanted)
         left = {suspension.address: suspension for suspension in journal.suspensions()}
     typer.echo(f"{wanted} is not suspended any more" if lifted else f"{wanted} was not suspended")

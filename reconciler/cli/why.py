@@ -9,9 +9,12 @@ from typing import Annotated, Any
 import typer
 
 from reconciler.asking import controller_of
+from reconciler.audit import reading
 from reconciler.cli._completion import session_names
 from reconciler.cli.common import AsJson, Specs, load, run
+from reconciler.cli.render.audit import entry_json, line
 from reconciler.cli.render.table import ago
+from reconciler.core.audit import Entry
 from reconciler.core.launching import Context, command_of
 from reconciler.core.observed import Reached
 from reconciler.core.printed import SYMBOLS, action_json, escaped
@@ -21,7 +24,7 @@ from reconciler.core.spec import Desired, name_of
 from reconciler.core.status import status_of
 from reconciler.errors import ReconcilerError, UsageError
 from reconciler.hosts import Hosts
-from reconciler.journal import open_journal
+from reconciler.journal import journal_path, open_journal
 from reconciler.reconcile import Pass, preview
 
 
@@ -49,15 +52,25 @@ def command(
     chain = _chain(done, wanted)
     chain["seen"] += version
     chain["kept"] = kept
+    last = _last(desired, wanted)
     if as_json:
-        typer.echo(json.dumps({"format_version": "1.0", "address": wanted, **chain}, indent=2))
+        audit = entry_json(last) if last else None
+        typer.echo(json.dumps({"format_version": "1.0", "address": wanted, **chain, "audit": audit}, indent=2))
         return
-    for key in ("written", "seen", "follows", "kept"):
+    chain["done last"] = [line(last).strip()] if last else []
+    for key in ("written", "seen", "follows", "kept", "done last"):
         if not chain[key]:
             continue
         typer.echo(f"{key}:")
-        for line in chain[key]:
-            typer.echo(f"  {escaped(line)}")
+        for words in chain[key]:
+            typer.echo(f"  {escaped(words)}")
+
+
+def _last(desired: Desired, wanted: str) -> Entry | None:
+    """The last entry of the audit log that is about it."""
+    with reading(journal_path(desired.fleet.name)) as log:
+        found = log.last(1, wanted) if log is not None else []
+    return found[0] if found else None
 
 
 def _chain(done: Pass, wanted: str) -> dict[str, Any]:

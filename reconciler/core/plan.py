@@ -13,6 +13,7 @@ from reconciler.core.agent import Agent
 from reconciler.core.decide import decide
 from reconciler.core.decision import Decision
 from reconciler.core.diff import Change, Diff, Entry
+from reconciler.core.evidence import facts
 from reconciler.core.holds import Gate, Hold, open_gate
 from reconciler.core.launching import Context, ready_of
 from reconciler.core.observed import Observed, Reached, SessionSeen, Unreached
@@ -43,6 +44,7 @@ class Action:
     source: Source | None = None
     after: tuple[str, ...] = ()
     precondition: str = ""
+    evidence: str = ""  # the observed facts that it rests on, in words
     steps: tuple[Step, ...] = ()
     fallback: tuple[Step, ...] = ()
     needs: tuple[Need, ...] = ()
@@ -175,6 +177,11 @@ def precondition(seen: SessionSeen | None) -> str:
     return hashlib.sha256(json.dumps(basis).encode()).hexdigest()[:32]
 
 
+def _evidence(entry: Entry) -> str:
+    seen = facts(entry.host, entry.seen)
+    return f"{seen}; {facts(entry.origin_host, entry.origin)}" if entry.origin else seen
+
+
 def _action(desired: Desired, entry: Entry, decision: Decision) -> Action:
     return Action(
         address=entry.address,
@@ -186,6 +193,7 @@ def _action(desired: Desired, entry: Entry, decision: Decision) -> Action:
         changes=decision.changes,
         source=_source(desired, entry, decision),
         precondition=precondition(entry.seen) + (f" {precondition(entry.origin)}" if entry.origin else ""),
+        evidence=_evidence(entry),
         steps=decision.steps,
         fallback=decision.fallback,
         stops_running=decision.verb == "stop" and entry.seen is not None and entry.seen.state == "running",

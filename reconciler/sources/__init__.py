@@ -23,12 +23,14 @@ class Revision:
 
     `id` is what is shown and recorded: `main@sha1:0123…` for git, a SHA-256 over names and texts for a directory; the
     same stands in `desired.revision`. `commit` is "" for a directory. `files` counts the spec files.
+    `author` is who made the commit as it says itself, "" where that is not known.
     """
 
     id: str
     commit: str
     desired: Desired
     files: int
+    author: str = ""
 
 
 class Source(Protocol):

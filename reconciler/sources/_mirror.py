@@ -158,6 +158,13 @@ class Mirror:
         found = await self.resolve(f"{name}^{{commit}}")
         return found if found and (await self._in("cat-file", "-e", found, timeout=30.0)).code == 0 else None
 
+    async def author(self, commit: str) -> str:
+        """Who made a commit, as it says itself: `name <address>`; "" where the mirror has its files only."""
+        ran = await self._in("cat-file", "commit", commit, timeout=30.0)
+        head = ran.out.partition("\n\n")[0] if ran.code == 0 else ""
+        lines = [line for line in head.splitlines() if line.startswith("author ")]
+        return clean(lines[0].removeprefix("author ").rpartition("> ")[0] + ">", 200) if lines else ""
+
     async def kept(self, commit: str) -> str | None:
         """What was verified for a commit whose tree is kept: itself, or the tag that named it."""
         return await self.resolve(_KEPT + commit)

@@ -187,7 +187,8 @@ class GitSource:
         await self._mirror.clear(self._held | {tip.commit})
         folder = await asyncio.to_thread(self._folder, tree, id)
         desired, files = await asyncio.to_thread(load_counted, str(folder), within=str(tree), known=self._known)
-        return Revision(id, tip.commit, dataclasses.replace(desired, revision=id), files)
+        author = await self._mirror.author(tip.commit)
+        return Revision(id, tip.commit, dataclasses.replace(desired, revision=id), files, author)
 
     def _folder(self, tree: Path, id: str) -> Path:
         path = self._location.path

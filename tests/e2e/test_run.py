@@ -314,6 +314,12 @@ def test_specs_that_lost_most_of_their_files_stay_in_force_until_a_person_says_t
         assert done.returncode in (0, 3), done.stdout + done.stderr
         assert lives(a, "s3")
         assert run.end() == 0
+    entries = json.loads(program.run("audit", "show", "--json", "-n", "1000").stdout)["entries"]
+    assert [(e["kind"], e["verb"]) for e in entries if e["kind"] in ("run", "guard-lifted")] == [
+        ("run", "begin"), ("guard-lifted", "mass-loss"), ("run", "end"),
+    ]  # fmt: skip
+    head = run.said.rpartition("has the hash ")[2].split()[0]
+    assert "; 0 came after it" in program.run("audit", "verify", "--head", head).stdout
 
 
 def test_a_service_is_written_for_this_very_command_line(program: Program) -> None:

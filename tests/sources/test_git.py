@@ -51,7 +51,7 @@ class TestRefs:
     ) -> None:
         commit = repository.commit({"a.toml": session("a")})
         found = await read(repository.url, tmp_path)
-        assert (found.id, found.commit) == (f"main@sha1:{commit}", commit)
+        assert (found.id, found.commit, found.author) == (f"main@sha1:{commit}", commit, "a <a@example.com>")
         repository.git("branch", "--move", "main", "trunk")
         assert (await read(repository.url, tmp_path)).id == f"trunk@sha1:{commit}"
 

@@ -59,6 +59,12 @@ class World:
         assert done.returncode == code, f"exit {done.returncode}, not {code}\n{done.stdout}\n{done.stderr}"
         return done.stdout + done.stderr
 
+    def audited(self, verb: str) -> list[tuple[str, str]]:
+        """Kind and outcome of the entries of the audit log that a command left, oldest first; the chain holds."""
+        self.ok("audit", "verify")
+        entries = json.loads(self.ok("audit", "show", "--json"))["entries"]
+        return [(entry["kind"], entry["outcome"]) for entry in entries if entry["command"] == verb]
+
     def rewrite(self, text: str) -> bytes:
         """The host's copy takes another course."""
         data = self.path.read_bytes().replace(b'"hello"', b'"HELLO"') + text.encode() + b"\n"
@@ -103,6 +109,7 @@ def test_the_hosts_copy_can_be_taken(world: World) -> None:
     assert (world.archived(), world.path.read_bytes()) == (theirs, theirs)
     assert ours in [path.read_bytes() for path in world.archive.rglob("diverged/*/*")]
     assert "= session.api" in world.ok("sync")
+    assert world.audited("sync") == [("sync-take", "")]
 
 
 def test_the_archives_copy_can_be_taken_and_the_hosts_is_kept_there(world: World) -> None:
@@ -114,6 +121,7 @@ def test_the_archives_copy_can_be_taken_and_the_hosts_is_kept_there(world: World
     replaced = world.site.state / "sessions/api/replaced"
     assert theirs in [path.read_bytes() for path in replaced.rglob("*") if path.is_file()]
     assert "= session.api" in world.ok("sync")
+    assert world.audited("sync") == [("intent", ""), ("outcome", "done")]
 
 
 def test_the_archives_copy_is_not_put_under_a_session_that_runs(world: World) -> None:
@@ -122,6 +130,7 @@ def test_the_archives_copy_is_not_put_under_a_session_that_runs(world: World) ->
     theirs = world.rewrite('{"kind": "user", "text": "another course"}')
     said = world.ok("sync", "api", "--take", "archive", "--auto-approve", code=1)
     assert "cannot be replaced under it" in said
+    assert world.audited("sync") == [("intent", ""), ("outcome", "failed")]
     assert world.path.read_bytes().startswith(theirs)
 
 
@@ -134,6 +143,7 @@ def test_a_purge_deletes_everything_but_the_tombstone(world: World) -> None:
     assert not (world.site.state / "sessions/api").exists()
     assert [p.name for p in world.archive.rglob("*.json")] == [f"{path.stem}.json"]
     assert not list(world.archive.rglob("*.jsonl"))
+    assert world.audited("purge") == [("purge", ""), ("intent", ""), ("outcome", "done")]
     assert "neither on a host nor in the archive" in world.ok("purge", "api", "--auto-approve", code=64)
 
 
