@@ -61,8 +61,8 @@ class DirectorySource:
 
         Raises SpecError with every diagnostic; SourceError(fetch-failed) where they keep on changing.
         """
-        await self._begin_to_watch()
         self._told.clear()
+        await self._begin_to_watch()
         found = await asyncio.to_thread(self._load)
         for _ in range(_SETTLE_TRIES):
             if isinstance(found, Revision) and found.id == self._last:
