@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
+from reconciler.core import jsons
+
 Kind = Literal["user", "moderator", "participant", "system"]
 # What became of a turn. `late`: it answered after its outcome was logged; what it says is not routed.
 OUTCOMES = ("ok", "failed", "timeout", "lost", "unreachable", "removed", "unclear", "late")
@@ -63,10 +65,7 @@ class Entry:
 
 def parse_entry(line: str) -> Entry:
     """One line of a log. Raises ValueError saying what is wrong with it."""
-    try:
-        data = json.loads(line)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
+    data = jsons.loads(line)
     if not isinstance(data, dict) or "from" not in data:
         raise ValueError("no entry of a chat's log")
     data["sender"] = data.pop("from")

@@ -6,7 +6,6 @@ import contextlib
 import difflib
 import os
 import tempfile
-import tomllib
 from typing import Annotated
 
 import typer
@@ -61,7 +60,7 @@ def _format(file: str, findings: list[Diagnostic]) -> tuple[str, str] | None:
     try:
         text = read_text(file)
         return text, format_text(text)
-    except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
+    except ValueError as error:
         if isinstance(error, UnicodeDecodeError):
             findings.append(unreadable(file, error))
         else:

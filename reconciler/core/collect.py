@@ -7,6 +7,7 @@ import tomllib
 from collections.abc import Mapping
 from typing import Any
 
+from reconciler.core import tomls
 from reconciler.core.diagnostics import Diagnostic, did_you_mean
 from reconciler.core.merge import DEFAULTS, KINDS, Defaults, Entry, Findings, Raw, Table, merge
 from reconciler.core.positions import Path, Span
@@ -38,13 +39,11 @@ def read(texts: Mapping[str, str], root: str = "", failed: tuple[Diagnostic, ...
 def _read_toml(raw: Raw, file: str) -> Table | None:
     text = raw.texts[file]
     try:
-        return tomllib.loads(text)
+        return tomls.loads(text)
     except tomllib.TOMLDecodeError as error:
         _syntax_error(raw, file, str(error))
-    except (RecursionError, ValueError) as error:
-        # Nesting without end, or a number of thousands of digits.
-        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raw.findings.add(Diagnostic("error", f"not readable as TOML: {reason}", file=file, code="syntax"))
+    except ValueError as error:
+        raw.findings.add(Diagnostic("error", f"not readable as TOML: {error}", file=file, code="syntax"))
     return None
 
 
