@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
+import shutil
 import subprocess
 import sys
-import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
 from fuzz import engine, targets
+from fuzz.oracles import SCRATCH, scratch
 
 
 def main() -> int:
@@ -45,13 +47,18 @@ def _outside(target: str, minutes: float, seed: int, guided: bool) -> int:
     """In a process of its own: with bounds on its memory, and whatever it does to itself."""
     argv = [sys.executable, "-m", "fuzz", target, f"--minutes={minutes}", f"--seed={seed}", "--inside",
             f"--engine={'atheris' if guided else 'own'}"]  # fmt: skip
-    with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True, errors="replace") as process:
-        assert process.stderr is not None
-        covered, last = "", ""
-        for line in process.stderr:
-            match = re.search(r"cov: \d+ ft: \d+ corp: \d+", line)
-            covered, last = match[0] if match else covered, line if not match else last
-        code = process.wait()
+    folder = scratch()
+    covered, last = "", ""
+    try:
+        with subprocess.Popen(
+            argv, stderr=subprocess.PIPE, text=True, errors="replace", env={**os.environ, SCRATCH: str(folder)}
+        ) as process:
+            for line in process.stderr or ():
+                match = re.search(r"cov: \d+ ft: \d+ corp: \d+", line)
+                covered, last = match[0] if match else covered, line if not match else last
+            code = process.wait()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
     if covered:
         print(f"  coverage (edges, features, inputs kept): {covered}", flush=True)
     if code not in (0, 1):
@@ -69,8 +76,7 @@ def _inside(target: str, minutes: float, seed: int, guided: bool) -> int:
 
     with atheris.instrument_imports(include=["reconciler"]):
         check = targets.load(target)
-    with tempfile.TemporaryDirectory(prefix="fuzz-") as scratch:
-        engine.run_guided(target, check, minutes, seed, Path(scratch))
+    engine.run_guided(target, check, minutes, seed, scratch())
     return 0
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
+import shutil
 import signal
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -13,11 +16,13 @@ from types import FrameType
 Check = Callable[[bytes], None]
 
 SECONDS, PER_BYTE = 2.0, 15e-6  # of processor time for one input, and more for what it is long
-TAKEN = 1_000_000  # bytes of one input; whatever is longer is cut
 
 
 class Hang(BaseException):
     """One input took longer than any may: no handler of the program may swallow it."""
+
+
+SCRATCH = "FUZZ_SCRATCH"  # where the folders of a run go, and are taken away whatever becomes of it
 
 
 def split(data: bytes, cases: Mapping[str, Check]) -> None:
@@ -61,6 +66,14 @@ def bounded(size: int = 0) -> Iterator[None]:
     # A single long call into C hears no signal before its end.
     if (took := time.process_time() - started) > seconds:
         raise Hang(f"{took:.1f} s of processor time")
+
+
+def scratch() -> Path:
+    """A new folder: in memory where the system has such a place, since a target may write thousands of files."""
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    place = tempfile.mkdtemp(prefix="fuzz-", dir=os.environ.get(SCRATCH, memory))
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
+    return Path(place)
 
 
 def tree(folder: Path) -> dict[str, str]:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import tempfile
 from functools import cache
-from pathlib import Path
 
-from fuzz.oracles import harmless, split, text_of
+from fuzz.oracles import harmless, scratch, split, text_of
 from reconciler.chat import log
 from reconciler.chat.cast import read_cast
 from reconciler.chat.entries import Entry, parse_entry
@@ -28,7 +26,7 @@ LIMITS = Limits(4, 1.0)
 
 @cache
 def _place() -> Place:
-    folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
+    folder = scratch()
     (folder / log.INBOX).mkdir()
     text = '[sessions.web]\nagent = "codex"\n[sessions.lead]\nagent = "codex"\n[group_chats.c]\nmoderator = "lead"\n' \
            'participants = ["web"]\n'  # fmt: skip

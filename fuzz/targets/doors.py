@@ -6,13 +6,12 @@ import asyncio
 import contextlib
 import io
 import json
-import tempfile
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from fuzz.oracles import harmless, split, text_of
+from fuzz.oracles import harmless, scratch, split, text_of
 from reconciler.asking import socket_path
 from reconciler.cli.suspend import parse_until
 from reconciler.control import Control
@@ -44,7 +43,7 @@ NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
 @cache
 def _folder() -> Path:
-    return Path(tempfile.mkdtemp(prefix="fuzz-"))
+    return scratch()
 
 
 def _webhook(data: bytes) -> None:

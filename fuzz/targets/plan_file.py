@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import tempfile
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
-from fuzz.oracles import harmless
+from fuzz.oracles import harmless, scratch
 from fuzz.targets._plans import EMPTY, plan_of
 from reconciler.cli.show import command as show
 from reconciler.core.parse import parse
@@ -36,7 +35,7 @@ def _fresh() -> Plan:
 
 @cache
 def _file() -> Path:
-    return Path(tempfile.mkdtemp(prefix="fuzz-")) / "plan"
+    return scratch() / "plan"
 
 
 def check(data: bytes) -> None:

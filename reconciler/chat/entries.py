@@ -68,6 +68,8 @@ def parse_entry(line: str) -> Entry:
     data = jsons.loads(line)
     if not isinstance(data, dict) or "from" not in data:
         raise ValueError("no entry of a chat's log")
+    if "\\ud" in line.lower() and not _whole_characters(data):
+        raise ValueError("it holds half a character")
     data["sender"] = data.pop("from")
     values = {key: data[key] for key in (f.name for f in fields(Entry)) if key in data}
     if not isinstance(values.get("to", []), list):
@@ -79,6 +81,15 @@ def parse_entry(line: str) -> Entry:
         raise ValueError("keys are missing") from error
     _check(entry)
     return entry
+
+
+def _whole_characters(data: object) -> bool:
+    """Whether it can be written in UTF-8: escapes of JSON can stand for halves of characters."""
+    try:
+        json.dumps(data, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _check(entry: Entry) -> None:
