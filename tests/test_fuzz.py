@@ -89,6 +89,10 @@ BLOWN_UP = {
     "a request that waits for a list": ("doors", "control", '{"ask":"reconcile","wait":[]}\n'),
     "a port of a raised two": ("doors", "listen", "²"),
     "a holder whose pid is a raised two": ("doors", "listen", "me@h:m/b:²:456:abcd"),
+    "a file whose number is a raised two": ("archive", "staged", "c0ffee\t²\tok\nc0ffee\tend\n"),
+    "half a character in the log of a chat": ("chat", "log", '{"from":"chat","kind":"system","text":"o","status":'
+        '"opened","data":{"id":"x","moderator":"\\ud800"}}\n{"from":"ann","kind":"user","text":"hi","turn_id":"m1"}\n'),
+    "a long secret of which each form begins alike": ("doors", "secret", "a" * 60_000 + '"x" \x1b\n----\n'),
     "globs of many stars": ("doors", "ignore", "*a" * 30 + "\n----\n" + "a" * 250),
     "globs of many directories": ("doors", "ignore", "**/" * 30 + "b\n----\n" + "a/" * 60 + "x"),
     "a host on a hundred thousand lines": ("doors", "known_hosts", "gpu.example ssh-rsa A\n" * 20_000),

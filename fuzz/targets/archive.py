@@ -21,6 +21,7 @@ from reconciler.transcripts.archive import EMPTY, Archive, Part
 from reconciler.transcripts.manifest import parse_manifest
 from reconciler.transcripts.pieces import last_time
 from reconciler.transcripts.render import as_markdown, as_text, parse_export, parse_lines
+from reconciler.transcripts.staging import _listen
 from reconciler.transcripts.wire import Frames, read_frame
 
 SESSION, CONVERSATION, NONCE = "api", "c-1", "c0ffee"
@@ -135,6 +136,18 @@ def _frames(data: bytes) -> None:
     asyncio.run(_read(data))
 
 
+def _staged(data: bytes) -> None:
+    """What a host answers to files that are brought to it."""
+    asyncio.run(_listened(data))
+
+
+async def _listened(data: bytes) -> None:
+    frames = Frames("gpu", _Told(NONCE.encode() + b"\tbegin\n" + data), NONCE)  # type: ignore[arg-type]
+    with contextlib.suppress(ReconcilerError):
+        words = await _listen(frames, 3)
+        assert set(words) <= {0, 1, 2}
+
+
 async def _read(data: bytes) -> None:
     frames = Frames("gpu", _Told(NONCE.encode() + b"\tbegin\n" + data), NONCE)  # type: ignore[arg-type]
     spool = io.BytesIO()
@@ -154,7 +167,9 @@ def _conversation(data: bytes) -> None:
     harmless(last_time(io.BytesIO(data)), also="")
 
 
-CASES = {"names": _names, "manifest": _manifest, "frames": _frames, "conversation": _conversation}
+CASES = {
+    "names": _names, "manifest": _manifest, "frames": _frames, "staged": _staged, "conversation": _conversation,
+}  # fmt: skip
 
 
 def check(data: bytes) -> None:
