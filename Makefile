@@ -12,7 +12,7 @@ PYTEST = $(BIN)/python -m pytest
 PYTEST_ARGS ?= -n 4 --dist loadfile
 SHELLCHECK = shellcheck -s sh -e SC2034,SC2154,SC1007,SC2088,SC2015,SC2016
 
-.PHONY: help demo test check fix bench
+.PHONY: help demo test check fix bench fuzz
 
 help:
 	@echo 'make demo    two hosts, four agents, a power cut: a minute, nothing needed, nothing left'
@@ -20,6 +20,7 @@ help:
 	@echo 'make check   ruff, mypy, import contracts, shellcheck'
 	@echo 'make fix     let ruff repair what it can'
 	@echo 'make bench   the figures of the performance table'
+	@echo 'make fuzz    hostile input for every parser, MINUTES=1 for each target'
 
 # It makes its own .venv where needed, without the tools for development.
 demo:
@@ -48,6 +49,13 @@ fix: .venv/dev
 
 bench: .venv/dev
 	$(BIN)/python -m benchmarks
+
+# Guided by coverage where atheris is installed. It is none of the tools for development: it has no wheels for macOS.
+MINUTES ?= 1
+TARGET ?= all
+SEED ?= 1
+fuzz: .venv/dev
+	$(BIN)/python -m fuzz $(TARGET) --minutes $(MINUTES) --seed $(SEED)
 
 # The stamp says which pyproject.toml the environment was made for.
 .venv/dev: pyproject.toml

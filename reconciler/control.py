@@ -15,6 +15,7 @@ from typing import IO, Any
 
 from reconciler import __version__
 from reconciler.asking import socket_path
+from reconciler.core import jsons
 from reconciler.core.plan import Plan
 from reconciler.core.printed import plan_json, render
 from reconciler.core.report import plan_exit_code
@@ -113,9 +114,7 @@ class Control:
 
     async def _answer(self, line: bytes, write: Write, borrowed: list[str]) -> None:
         try:
-            request = json.loads(line)
-            if not isinstance(request, dict):
-                raise UsageError("a request is a JSON object")
+            request = _request(line)
             what = str(request.get("ask"))
             if what == "borrow":
                 await self._borrow(request, write, borrowed)
@@ -147,7 +146,7 @@ class Control:
         raise UsageError(f"nobody knows what {what!r} asks for", remedy="is the running controller an older one?")
 
     async def _borrow(self, request: Mapping[str, Any], write: Write, borrowed: list[str]) -> None:
-        hosts = [str(name) for name in request.get("hosts", ())]
+        hosts = _words(request, "hosts")
         await write({"progress": f"borrows {', '.join(hosts)} from reconciler run (pid {os.getpid()})"})
         lent = await self._loop.borrow(str(request.get("who", "a command")), hosts)
         borrowed += hosts
@@ -156,14 +155,14 @@ class Control:
         await write({"holder": holder, "fences": fences, "ttl": LEASE_TTL})
 
     async def _reconcile(self, request: Mapping[str, Any], write: Write) -> None:
-        addresses = [str(address) for address in request.get("addresses", ())]
+        addresses = _words(request, "addresses")
         known = {status.address for status in self._loop.statuses}
         for address in addresses:
             if address not in known:
                 raise UsageError(f"{address} is neither in the specs nor on a host", remedy="reconciler status")
         self._loop.reload()
         await self._loop.ask(addresses, restart=bool(request.get("restart")))
-        end = time.monotonic() + min(float(request.get("wait") or 0.0), _SETTLED)
+        end = time.monotonic() + _wait(request)
         words = self._waits_for(addresses)
         said = ""
         while words and time.monotonic() < end:
@@ -190,6 +189,32 @@ class Control:
                 if condition.type in ("Reconciling", "Drifted") and condition.status == "True":
                     return f"{status.address}: {condition.message or condition.reason}"
         return ""
+
+
+def _request(line: bytes) -> dict[str, Any]:
+    """Raises UsageError for what is no request."""
+    try:
+        request = jsons.loads(line)
+    except ValueError as error:
+        raise UsageError(f"a request is a JSON object: {error}") from None
+    if not isinstance(request, dict):
+        raise UsageError("a request is a JSON object")
+    return request
+
+
+def _words(request: Mapping[str, Any], key: str) -> list[str]:
+    found = request.get(key, [])
+    if not isinstance(found, list) or not all(isinstance(word, str) for word in found):
+        raise UsageError(f"`{key}` of a request is a list of texts")
+    return found
+
+
+def _wait(request: Mapping[str, Any]) -> float:
+    """The seconds that a request waits."""
+    found = request.get("wait") or 0
+    if not isinstance(found, int | float) or not found >= 0:  # nor what is no number at all
+        raise UsageError("`wait` of a request is a number of seconds")
+    return float(min(found, _SETTLED))
 
 
 def _statuses(found: Iterable[Status]) -> list[dict[str, Any]]:

@@ -87,7 +87,7 @@ def proven_dead(other: str) -> bool:
         return False
     machine, boot = parts[1].rpartition("/")[::2]
     here, now = _machine().rpartition("/")[::2]
-    if machine != here or not parts[2].isdigit() or not boot or not now:
+    if machine != here or re.fullmatch("[0-9]{1,18}", parts[2]) is None or not boot or not now:
         return False
     return boot != now or re.sub(r"[\s:]", "_", _start_of(int(parts[2]))) != parts[3]
 

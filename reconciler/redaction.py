@@ -17,22 +17,33 @@ __all__ = ["MASK", "conceal", "redact", "redact_json", "redact_streams"]
 
 MASK = "***"
 _SHORTEST = 4  # characters: a shorter one stands everywhere by chance
+_LONG = 1000  # characters of a value that is looked for by itself
 _SHORTEST_LINE = 8  # of a value of several lines
 
 
 class _Known:
-    """The values so far, as one pattern, the longest first."""
+    """The values so far, the longest first: most as one pattern, very long ones by themselves."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._forms: set[str] = set()
-        self.pattern: re.Pattern[str] | None = None
+        self._long: tuple[str, ...] = ()
+        self._pattern: re.Pattern[str] | None = None
 
     def add(self, forms: Iterable[str]) -> None:
         with self._lock:
             if not self._forms.issuperset(found := set(forms)):
                 self._forms |= found
-                self.pattern = re.compile("|".join(map(re.escape, sorted(self._forms, key=len, reverse=True))))
+                ordered = sorted(self._forms, key=len, reverse=True)
+                # `re` takes the square of the length of what several alternatives have in common.
+                self._long = tuple(form for form in ordered if len(form) > _LONG)
+                self._pattern = re.compile("|".join(map(re.escape, ordered[len(self._long) :])) or "(?!)")
+
+    def masked(self, text: str) -> str:
+        """`text` without them."""
+        for form in self._long:
+            text = text.replace(form, MASK)
+        return text if self._pattern is None else self._pattern.sub(MASK, text)
 
 
 _known = _Known()
@@ -45,7 +56,7 @@ def conceal(value: str) -> None:
 
 def redact(text: str) -> str:
     """`text` with `***` in place of every value that is concealed."""
-    return text if _known.pattern is None else _known.pattern.sub(MASK, text)
+    return _known.masked(text)
 
 
 def redact_json(found: Any) -> Any:

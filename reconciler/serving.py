@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import re
 import socket
 import threading
 from collections.abc import Callable
@@ -36,7 +37,7 @@ def address_of(text: str) -> tuple[str, int]:
     """`[HOST:]PORT`; without a host it is loopback. Raises UsageError."""
     host, _, port = text.rpartition(":")
     host = host.strip("[]") or "127.0.0.1"
-    if not port.isdigit() or int(port) > 65535:
+    if re.fullmatch("[0-9]{1,5}", port) is None or int(port) > 65535:
         raise UsageError(f"--listen {text}: expected [HOST:]PORT, such as 9464 or 127.0.0.1:9464")
     return host, int(port)
 
@@ -124,7 +125,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._say(404, b"there is no webhook: it needs --webhook-secret\n")
             return
         length = self.headers.get("Content-Length", "")
-        if not length.isdigit() or int(length) > _BODY:
+        if re.fullmatch("[0-9]{1,9}", length) is None or int(length) > _BODY:
             self._say(413, b"a webhook says its length, of at most 1 MiB\n")
             return
         body = self.rfile.read(int(length))

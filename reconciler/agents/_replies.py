@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from reconciler.core import jsons
 from reconciler.core.agent import Reply
 from reconciler.core.observed import clean
 
@@ -65,6 +66,8 @@ def document(text: str, *keys: str) -> dict[str, Any]:
         try:
             value, end = _DECODER.raw_decode(text, start)
         except (ValueError, RecursionError):
+            continue
+        if not jsons.is_shallow(value):
             continue
         for item in value if isinstance(value, list) else [value]:
             if isinstance(item, dict) and any(key in item for key in keys):
@@ -126,8 +129,8 @@ def plain(agent: str, exit: int, out: str, err: str) -> Reply:
 
 def _value(text: str) -> object:
     try:
-        return json.loads(text, strict=False)
-    except (ValueError, RecursionError):
+        return jsons.loads(text, strict=False)
+    except ValueError:
         return None
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import json
 import re
 from collections.abc import Mapping
 from typing import Any
 
+from reconciler.core import jsons
 from reconciler.core.agent import PROMPT_ARGV_LIMIT, UNKNOWN, Activity, ActivityState, Facts
 from reconciler.core.transcript import safe_name
 from reconciler.errors import OperationError
@@ -69,8 +69,8 @@ def not_read_only(agent: str, why: str, remedy: str) -> OperationError:
 def json_object(text: str) -> dict[str, Any]:
     """The JSON object in `text`, or an empty one: files on hosts may be half-written or hostile."""
     try:
-        value = json.loads(text) if text else None
-    except (ValueError, RecursionError):
+        value = jsons.loads(text) if text else None
+    except ValueError:
         return {}
     return value if isinstance(value, dict) else {}
 

@@ -78,7 +78,8 @@ class Moderator:
         if state is None:
             return UNKNOWN
         since = entry.get("since")
-        at = float(since) if isinstance(since, int | float) and not isinstance(since, bool) else None
+        told = isinstance(since, int | float) and not isinstance(since, bool) and abs(since) < 1e12
+        at = float(since) if told else None  # type: ignore[arg-type]
         return Activity(state, "chat", at, _detail(entry))
 
     def conversation(self, facts: Facts) -> str | None:
@@ -153,7 +154,7 @@ def _detail(entry: dict[str, object]) -> str:
         words.append(f"waits for {', '.join(names)}")
     if entry.get("trouble"):
         words.append(str(entry["trouble"]))
-    if isinstance(cost, int | float) and cost:
+    if isinstance(cost, int | float) and 0 < cost < 1e9:
         words.append(f"${cost:.2f}")
     return "; ".join(words)[:400]
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
+from reconciler.core import jsons
+
 Kind = Literal["user", "moderator", "participant", "system"]
 # What became of a turn. `late`: it answered after its outcome was logged; what it says is not routed.
 OUTCOMES = ("ok", "failed", "timeout", "lost", "unreachable", "removed", "unclear", "late")
@@ -63,12 +65,11 @@ class Entry:
 
 def parse_entry(line: str) -> Entry:
     """One line of a log. Raises ValueError saying what is wrong with it."""
-    try:
-        data = json.loads(line)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
+    data = jsons.loads(line)
     if not isinstance(data, dict) or "from" not in data:
         raise ValueError("no entry of a chat's log")
+    if "\\ud" in line.lower() and not _whole_characters(data):
+        raise ValueError("it holds half a character")
     data["sender"] = data.pop("from")
     values = {key: data[key] for key in (f.name for f in fields(Entry)) if key in data}
     if not isinstance(values.get("to", []), list):
@@ -80,6 +81,15 @@ def parse_entry(line: str) -> Entry:
         raise ValueError("keys are missing") from error
     _check(entry)
     return entry
+
+
+def _whole_characters(data: object) -> bool:
+    """Whether it can be written in UTF-8: escapes of JSON can stand for halves of characters."""
+    try:
+        json.dumps(data, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _check(entry: Entry) -> None:

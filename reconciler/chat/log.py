@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from reconciler.chat.entries import LINE_LIMIT, Entry, parse_entry
+from reconciler.core import jsons
 from reconciler.errors import LeaseHeldError, OperationError
 
 LOG, CONFIG, STATE, INBOX, CLOSE = "log.jsonl", "chat.json", "chat-state.json", "inbox", "close"
@@ -165,7 +166,7 @@ def _object(path: Path) -> dict[str, Any]:
         found = path.lstat()
         if not stat.S_ISREG(found.st_mode) or found.st_size > FILE_LIMIT:
             return {}
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        value = jsons.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}

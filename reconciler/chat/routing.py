@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from reconciler.chat._prose import Block, blocks, shortened, without_code
+from reconciler.core import jsons
 
 # Not behind a letter, digit or one of `.%+/@-`, nor before `@`, `.x` or `/x`: that is an e-mail address, a path or a
 # package. The name is taken whole or not at all (`*+`).
@@ -83,8 +83,8 @@ def _object(block: Block) -> Mapping[str, object] | None:
     if not block.body.lstrip().startswith("{"):
         return None
     try:
-        value = json.loads(block.body)
-    except (ValueError, RecursionError):
+        value = jsons.loads(block.body)
+    except ValueError:
         return None
     return value if isinstance(value, dict) and ("to" in value or "final" in value) else None
 

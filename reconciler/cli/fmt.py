@@ -8,7 +8,6 @@ import os
 import tempfile
 from typing import Annotated
 
-import tomli
 import typer
 
 from reconciler.core.collect import read
@@ -61,7 +60,7 @@ def _format(file: str, findings: list[Diagnostic]) -> tuple[str, str] | None:
     try:
         text = read_text(file)
         return text, format_text(text)
-    except (tomli.TOMLDecodeError, RecursionError, ValueError) as error:
+    except ValueError as error:
         if isinstance(error, UnicodeDecodeError):
             findings.append(unreadable(file, error))
         else:

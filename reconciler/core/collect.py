@@ -8,6 +8,7 @@ from typing import Any
 
 import tomli
 
+from reconciler.core import tomls
 from reconciler.core.diagnostics import Diagnostic, did_you_mean
 from reconciler.core.merge import DEFAULTS, KINDS, Defaults, Entry, Findings, Raw, Table, merge
 from reconciler.core.positions import Path, Span
@@ -47,13 +48,11 @@ def read(
 def _read_toml(raw: Raw, file: str) -> Table | None:
     text = raw.texts[file]
     try:
-        return tomli.loads(text)
+        return tomls.loads(text)
     except tomli.TOMLDecodeError as error:
         _syntax_error(raw, file, str(error))
-    except (RecursionError, ValueError) as error:
-        # Nesting without end, or a number of thousands of digits.
-        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raw.findings.add(Diagnostic("error", f"not readable as TOML: {reason}", file=file, code="syntax"))
+    except ValueError as error:
+        raw.findings.add(Diagnostic("error", f"not readable as TOML: {error}", file=file, code="syntax"))
     return None
 
 

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from reconciler.core.positions import Span
 
+_LONGEST = 20_000  # characters of a line of which something is shown
 _WINDOW = 160  # characters of a long line that are shown
 _SECRET = re.compile(
     r"""(?i)(?:pass(?:word|phrase)|secret|token|api_?key|credential)[\w-]*["']?\s*=\s*"""
@@ -85,6 +86,8 @@ def locate(diagnostic: Diagnostic, file: str, line: str, span: Span) -> Diagnost
 
 def excerpt(line: str, start: int, end: int) -> tuple[str, tuple[int, int]]:
     """The line made harmless, and the cells before and under the characters `start` to `end` of it."""
+    if len(line) > _LONGEST:  # to look for secrets in all of it, for each finding, would take for ever
+        return f"… (a line of {len(line)} characters)", (0, 1)
     line = _mask_secrets(line)
     first = max(0, start - _WINDOW // 2) if len(line) > _WINDOW else 0
     last = min(len(line), first + _WINDOW)

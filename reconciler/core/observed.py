@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
-from reconciler.core.record import Record, parse_record
+from reconciler.core import jsons
+from reconciler.core.record import NUMBERS, Record, parse_record
 from reconciler.errors import HostError
 
 State = Literal["starting", "running", "exited", "lost", "stopped", "broken", "unknown"]
 NAME = re.compile(r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?")
+_PATH_LIMIT = 4096  # characters: more than any system takes
 LOOK_LIMIT = 8_000_000  # bytes: more than any honest host has to say
 
 
@@ -155,9 +156,14 @@ class _Raw:
     processes: list[Process] = field(default_factory=list)
     exits: list[Exit] = field(default_factory=list)
     texts: dict[str, str] = field(default_factory=dict)
-    names: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    store: tuple[StoreFile, ...] | None = None
+    names: dict[str, list[str]] = field(default_factory=dict)
+    store: list[StoreFile] | None = None
     incarnation: int | None = None
+
+    def facts(self, **more: Any) -> Facts:
+        """What the probes found."""
+        names = {key: tuple(found) for key, found in self.names.items()}
+        return Facts(self.texts, names, None if self.store is None else tuple(self.store), **more)
 
 
 def parse_look(host: str, nonce: str, answer: bytes) -> Reached:
@@ -194,8 +200,8 @@ def parse_look(host: str, nonce: str, answer: bytes) -> Reached:
 
 def _table(host: str, text: str) -> dict[str, Any]:
     try:
-        data = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        data = jsons.loads(text)
+    except ValueError as error:
         raise _bad(host, f"the answer to the look is not what it should be: {error}") from None
     if not isinstance(data, dict):
         raise _bad(host, "the answer to the look is not what it should be")
@@ -216,7 +222,7 @@ def parse_strays(host: str, nonce: str, answer: bytes) -> dict[int, tuple[Proces
     for raw in raws.values():
         if len(raw.processes) == 1:
             process = raw.processes[0]
-            facts = Facts(raw.texts, raw.names, raw.store, pid=process.pid, started=process.start)
+            facts = raw.facts(pid=process.pid, started=process.start)
             found[process.pid] = (process, facts)
     return found
 
@@ -233,14 +239,15 @@ def _reached(
 ) -> Reached:
     now, fence = facts.get("now"), facts.get("fence")
     home, state = facts.get("home"), facts.get("state")
-    if not isinstance(now, int) or not isinstance(fence, int) or not facts.get("boot"):
+    if not _is_count(now) or not _is_count(fence) or not facts.get("boot"):
         raise _bad(host, "the host does not say its time, fence or boot id")
     if not all(isinstance(p, str) and p.startswith("/") and clean(p) == p for p in (home, state)):
         raise _bad(host, "the host's home or state directory is no absolute path")
     words = {key: clean(facts.get(key, "")) for key in _WORDS}
     return Reached(
-        name=host, home=str(home), state_dir=str(state), now=now, fence=fence, path=clean(facts.get("path", ""), 16384),
-        sessions=sessions, commands=found["command"], directories=found["directory"],
+        name=host, home=str(home), state_dir=str(state), now=now, fence=fence,
+        path=clean(facts.get("path", ""), 16384), sessions=sessions,
+        commands=found["command"], directories=found["directory"],
         versions=found["version"], digests=found["digest"], links=found["link"],
         forgotten=found["forgotten"], foreign=foreign, **words,
     )  # fmt: skip
@@ -252,11 +259,11 @@ def _take(raw: _Raw, kind: str, text: str) -> None:
         raw.values[kind] = text
         return
     try:
-        data = json.loads(text)
+        data = jsons.loads(text)
         if not isinstance(data, dict):
             raise ValueError("not a table")
         _take_table(raw, kind, data)
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raw.values["trouble"] = f"its {clean(kind, 20)} on the host cannot be read: {clean(error, 200)}"
 
 
@@ -266,35 +273,49 @@ def _take_table(raw: _Raw, kind: str, data: dict[str, Any]) -> None:
             alive = data["alive"]
             if not (alive is None or isinstance(alive, bool)):
                 raise ValueError("alive is neither true, false nor null")
-            pid, incarnation, group = int(data["pid"]), int(data["incarnation"]), int(data["group"])
+            pid, incarnation, group = (_whole(data[key]) for key in ("pid", "incarnation", "group"))
             raw.processes.append(Process(pid, str(data["start"]), incarnation, group, alive, str(data["boot"])))
         case "exit":
             raw.exits.append(
                 Exit(
-                    int(data["code"]), int(data["at"]), int(data["incarnation"]),
+                    _whole(data["code"]), _whole(data["at"]), _whole(data["incarnation"]),
                     clean(data.get("error", ""), 40), clean(data.get("detail", "")),
                 )
             )  # fmt: skip
         case "fact":
             raw.texts[str(data["key"])] = _decode(str(data["data"]))
         case "names":
-            found = raw.names.get(str(data["key"]), ())
-            raw.names[str(data["key"])] = (*found, str(data["base"])) if "base" in data else found
+            found = raw.names.setdefault(str(data["key"]), [])
+            found += [str(data["base"])] if "base" in data else []
         case "store":
-            raw.store = raw.store or ()
+            raw.store = [] if raw.store is None else raw.store
             if "path" in data:
-                raw.store += (StoreFile(_path(data["path"]), int(data["size"]), float(data["mtime"])),)
+                raw.store.append(StoreFile(_path(data["path"]), _whole(data["size"]), float(data["mtime"])))
         case "session":
-            if type(data["incarnation"]) is not int or data["incarnation"] < 0:
+            if not _is_count(data["incarnation"]):
                 raise ValueError("incarnation is no number")
             raw.incarnation = data["incarnation"]
         case _:
             raw.values[kind] = data
 
 
+def _is_count(value: object) -> TypeGuard[int]:
+    """Whether it is a whole number that can be reckoned with, and written down anywhere."""
+    return type(value) is int and 0 <= value < NUMBERS
+
+
+def _whole(value: Any) -> int:
+    number = int(value)
+    if not -NUMBERS < number < NUMBERS:
+        raise ValueError("a number in it is none")
+    return number
+
+
 def _path(text: object) -> str:
-    """A path as it may stand in an argv: no NUL or other control character, nothing that is no UTF-8."""
-    if not isinstance(text, str) or any(c < " " or c == "\x7f" or "\ud800" <= c <= "\udfff" for c in text):
+    """A path as it may stand in an argv: no NUL or other control character, nothing that is no UTF-8, and bounded."""
+    if not isinstance(text, str) or len(text) > _PATH_LIMIT:
+        raise ValueError("a path in it is none")
+    if any(c < " " or c == "\x7f" or "\ud800" <= c <= "\udfff" for c in text):
         raise ValueError("a path in it is none")
     return text
 
@@ -328,8 +349,8 @@ def _session(name: str, raw: _Raw, links: Mapping[str, str]) -> SessionSeen:
     ended = max((e for e in raw.exits if e.incarnation == incarnation), key=lambda e: e.at, default=None)
     pane = raw.values.get("pane", {})
     alive = process is not None and process.alive is True
-    facts = Facts(
-        texts=raw.texts, names=raw.names, store=raw.store, event=raw.values.get("event", ""),
+    facts = raw.facts(
+        event=raw.values.get("event", ""),
         title=clean(pane.get("title", ""), 200),
         pid=process.pid if process and alive else None, started=process.start if process and alive else "",
     )  # fmt: skip

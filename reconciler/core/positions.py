@@ -86,6 +86,7 @@ class Index:
 
         self._source = text.encode()
         self._lines = self._source.split(b"\n")
+        self._counted: dict[int, tuple[int, int]] = {}  # by row: the last byte of which the column is known, and that
         self._entries: dict[Path, _Entry] = {}
         self._unread: dict[Path, list[Node]] = {}
         self._array_sizes: dict[Path, int] = {}
@@ -177,17 +178,25 @@ class Index:
 
     def _column(self, row: int, byte: int) -> int:
         line = self._lines[row] if row < len(self._lines) else b""
-        return len(line[:byte].decode(errors="replace")) + 1
+        at, column = self._counted.get(row, (0, 1))
+        if at > byte:
+            at, column = 0, 1
+        # From there on: a line of thousands of findings is counted once, not once for each.
+        column += len(line[at:byte].decode(errors="replace"))
+        self._counted[row] = byte, column
+        return column
 
 
 def key_parts(key: Node) -> Iterator[str]:
     """The parts of a key, without quotes and escapes."""
-    if key.type == "dotted_key":
-        for part in key.named_children:
-            yield from key_parts(part)
-    elif key.text is not None:
-        text = key.text.decode()
-        yield _unquote(text) if key.type == "quoted_key" else text
+    pending = [key]  # the node of a dotted key holds that of all but its last part, and so on: deeper than any stack
+    while pending:
+        node = pending.pop()
+        if node.type == "dotted_key":
+            pending += reversed(node.named_children)
+        elif node.text is not None:
+            text = node.text.decode()
+            yield _unquote(text) if node.type == "quoted_key" else text
 
 
 def _unquote(text: str) -> str:

@@ -8,10 +8,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
+from reconciler.core import jsons
 from reconciler.core.host_spec import Strategy
 from reconciler.core.values import is_name
 
 VERSION = 1
+NUMBERS = 2**53  # a whole number from a host is below: databases and clocks take no larger ones
 # What the drivers give out and the look takes; nothing that an agent could read as an option.
 _CONVERSATION = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.-]*")
 
@@ -77,10 +79,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
 
 def parse_record(text: str) -> Record:
     """Read a record as a host sent it. Raises ValueError saying what is wrong with it."""
-    try:
-        data = json.loads(text)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
+    data = jsons.loads(text)
     if not isinstance(data, dict):
         raise ValueError("not a table")
     if data.get("version") != VERSION:
@@ -90,9 +89,11 @@ def parse_record(text: str) -> Record:
     for key, value in values.items():
         if not isinstance(value, _TYPES[key]) or (isinstance(value, bool) and _TYPES[key] is int):
             raise ValueError(f"{key} is not what it should be")
+        if isinstance(value, int) and abs(value) >= NUMBERS:
+            raise ValueError(f"{key} is too large a number")
     if values.get("intent") not in ("running", "stopped") or values.get("lifecycle") not in ("service", "task"):
         raise ValueError("intent or lifecycle is not a known word")
-    values["restarts"] = tuple(r for r in values.get("restarts", ()) if isinstance(r, int))
+    values["restarts"] = tuple(r for r in values.get("restarts", ()) if isinstance(r, int) and abs(r) < NUMBERS)
     values["terminal"] = tuple(values.get("terminal", ()))
     try:
         record = Record(**values)

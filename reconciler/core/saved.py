@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from typing import Any, TypeGuard
 
+from reconciler.core import jsons
 from reconciler.core.plan import SEVERITY, Action, Plan
 from reconciler.core.printed import plan_json, render
 from reconciler.core.report import Outcome
@@ -67,17 +68,14 @@ def approve(action: Action) -> Approved:
 
 def parse_saved(text: str) -> SavedPlan:
     """Read a saved plan. Raises ValueError saying what is wrong with it."""
-    try:
-        found = json.loads(text)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
+    found = jsons.loads(text)
     if not isinstance(found, dict) or found.get("type") != "reconciler-plan":
         raise ValueError("no saved plan")
     if found.get("format_version") != FORMAT:
         raise ValueError(f"format {found.get('format_version')!r}, this program knows {FORMAT}")
     words = {key: _text(found, key) for key in ("id", "fleet", "revision", "text")}
     at, max_stop = found.get("at"), found.get("max_stop")
-    if isinstance(at, bool) or not isinstance(at, int | float) or not (max_stop is None or isinstance(max_stop, str)):
+    if not _is_time(at) or not (max_stop is None or isinstance(max_stop, str)):
         raise ValueError("`at` or `max_stop` is not what it should be")
     approved = found.get("approved")
     if not isinstance(approved, list):
@@ -86,6 +84,11 @@ def parse_saved(text: str) -> SavedPlan:
         at=float(at), restart=_words(found, "restart"), take_over=_words(found, "take_over"), max_stop=max_stop,
         actions=tuple(map(_approved, approved)), **words,
     )  # fmt: skip
+
+
+def _is_time(value: object) -> TypeGuard[int | float]:
+    """Whether it is a moment between 1970 and the year 9999, which a clock can show."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 253_000_000_000
 
 
 def _text(table: Mapping[str, Any], key: str) -> str:

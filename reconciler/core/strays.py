@@ -69,15 +69,15 @@ def parse_strays_found(
     panes: dict[int, Pane] = {}
     owned: dict[int, str] = {}
     for line in lines[:-1][:_LINES]:
-        if match := re.fullmatch(r"process\s+(\d+)\s+(\d+)\s+(\S+)\s+(.*)", line):
+        if match := re.fullmatch(r"process\s+([0-9]{1,18})\s+([0-9]{1,18})\s+(\S+)\s+(.*)", line):
             pid = int(match[1])
             parents[pid] = int(match[2])
             words = [word.rpartition("/")[2] for word in match[4].split()[:2]]
             if agents := next((commands[word] for word in words if word in commands), None):
                 found[pid] = Stray(tuple(agents), pid, _seconds(match[3]))
-        elif match := re.fullmatch(r"pane\t(\d+)\t(/[^\t]*)\t(%\d+)\t([\d.]+)\t([^\t]*)\t(.*)", line):
+        elif match := re.fullmatch(r"pane\t([0-9]{1,18})\t(/[^\t]*)\t(%[0-9]{1,9})\t([\d.]+)\t([^\t]*)\t(.*)", line):
             panes[int(match[1])] = Pane(match[2], match[3], clean(match[5], 60), clean(match[6], 300), match[4])
-        elif match := re.fullmatch(r"owned\t(\d+)\t([A-Za-z0-9_./+-]+)", line):
+        elif match := re.fullmatch(r"owned\t([0-9]{1,18})\t([A-Za-z0-9_./+-]+)", line):
             owned[int(match[1])] = match[2]
     strays = [_placed(found[pid], parents, panes, owned) for pid in sorted(found)]
     return tuple(stray for stray in strays if stray is not None and not _within(stray.pid, parents, found))[:_MOST]

@@ -74,7 +74,7 @@ def _env(table: Mapping[str, str]) -> Mapping[str, str]:
 def is_host_token(text: str) -> bool:
     """Whether it can stand for a host or a user on ssh's command line."""
     # ssh would read a leading `-` as an option, and whitespace as further words of a command.
-    return not text.startswith("-") and _HOST_TOKEN.fullmatch(text) is not None
+    return not text.startswith("-") and _HOST_TOKEN.fullmatch(text) is not None and text.isprintable()
 
 
 def _host_token(text: str) -> str:

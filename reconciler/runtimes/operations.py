@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from reconciler.core import jsons
 from reconciler.core.agent import WORKDIR, Invocation, Probe
 from reconciler.core.record import Record
 from reconciler.errors import HostError, OperationError
@@ -415,8 +416,8 @@ def parse_answer(host: str, nonce: str, output: bytes) -> dict[str, Any]:
         text = line.partition(f"answer\t{nonce}\t")[2]
         if text:
             try:
-                answer = json.loads(text)
-            except (ValueError, RecursionError):
+                answer = jsons.loads(text)
+            except ValueError:
                 break
             if isinstance(answer, dict):
                 return answer

@@ -15,9 +15,26 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class _Rule:
-    pattern: re.Pattern[str]
+    """`segments` are the parts between slashes; None stands for `**`."""
+
+    segments: tuple[re.Pattern[str] | None, ...]
     ignores: bool
     directories_only: bool
+
+    def matches(self, names: list[str]) -> bool:
+        """Whether it is about the path of these names. Part by part: no glob can take longer than their product."""
+        reached = {0}  # how many of the names may be used up by the segments so far
+        for segment in self.segments[:-1]:
+            if segment is None:
+                reached = set(range(min(reached), len(names)))
+            else:
+                reached = {at + 1 for at in reached if at < len(names) and segment.fullmatch(names[at])}
+            if not reached:
+                return False
+        last = self.segments[-1]
+        if last is None:
+            return min(reached) < len(names)
+        return len(names) - 1 in reached and last.fullmatch(names[-1]) is not None
 
 
 def compile_ignore(text: str) -> Callable[[str, bool], bool]:
@@ -25,9 +42,9 @@ def compile_ignore(text: str) -> Callable[[str, bool], bool]:
     rules = [_rule(line.strip()) for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
 
     def ignored(path: str, is_directory: bool) -> bool:
-        verdict = False
+        verdict, names = False, path.split("/")
         for rule in rules:
-            if (is_directory or not rule.directories_only) and rule.pattern.fullmatch(path):
+            if (is_directory or not rule.directories_only) and rule.matches(names):
                 verdict = rule.ignores
         return verdict
 
@@ -43,36 +60,30 @@ def _rule(line: str) -> _Rule:
     segments = glob.lstrip("/").split("/")
     if not anchored:
         segments.insert(0, "**")
-    return _Rule(re.compile(_expression(segments)), not negated, directories_only)
-
-
-def _expression(segments: list[str]) -> str:
-    parts = []
-    for index, segment in enumerate(segments):
-        last = index == len(segments) - 1
-        if segment == "**":
-            parts.append(".+" if last else "(?:.+/)?")
-        else:
-            parts.append(_segment(segment) + ("" if last else "/"))
-    return "(?s:" + "".join(parts) + ")"
+    compiled = (None if segment == "**" else re.compile(_segment(segment)) for segment in segments)
+    return _Rule(tuple(compiled), not negated, directories_only)
 
 
 def _segment(glob: str) -> str:
-    out, at = "", 0
+    """What a segment matches. After the shortest way past a `*` no other one is tried: a longer one finds no more."""
+    parts, at = [""], 0
     while at < len(glob):
         char = glob[at]
         end = glob.find("]", at + 2) if char == "[" else -1
         if char == "*":
-            out += "[^/]*"
+            parts.append("")
         elif char == "?":
-            out += "[^/]"
+            parts[-1] += "."
         elif end > 0:
-            out += _class(glob[at + 1 : end])
+            parts[-1] += _class(glob[at + 1 : end])
             at = end
         else:
-            out += re.escape(char)
+            parts[-1] += re.escape(char)
         at += 1
-    return out
+    first, *middle = parts
+    if not middle:
+        return f"(?s:{first})"
+    return f"(?s:{first}{''.join(f'(?>.*?{part})' for part in middle[:-1] if part)}.*{middle[-1]})"
 
 
 def _class(inner: str) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from reconciler.core import jsons
 from reconciler.core.transcript import FILES_LIMIT, Archived, ArchivedFile, safe_name
 
 VERSION = 1
@@ -62,10 +63,7 @@ class Manifest:
 
 def parse_manifest(text: bytes, session: str, conversation: str) -> Manifest:
     """Read a manifest. Raises ValueError saying what is wrong with it."""
-    try:
-        data = json.loads(text)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
+    data = jsons.loads(text)
     if not isinstance(data, dict) or data.get("version") != VERSION:
         raise ValueError(f"no manifest of version {VERSION}")
     if (data.get("session"), data.get("conversation")) != (session, conversation):
@@ -78,7 +76,7 @@ def parse_manifest(text: bytes, session: str, conversation: str) -> Manifest:
         )  # fmt: skip
         others = {name: _other(entry) for name, entry in _table(data.get("others", {}))}
         pending = {name: _head(entry) for name, entry in _table(data.get("pending", {}))}
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ValueError(f"something is missing in it: {error}") from None
     return Manifest(archived, others, pending)
 

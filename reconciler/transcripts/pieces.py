@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import re
 import time
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
+from reconciler.core import jsons
 from reconciler.core.transcript import FILES_LIMIT, Archived, safe_name
 from reconciler.core.values import is_name
 from reconciler.errors import ReconcilerError
@@ -89,8 +89,8 @@ def last_time(file: Readable) -> str:
     file.seek(max(0, end - 65536))
     for line in reversed(file.read(min(end, 65536)).splitlines()):
         try:
-            entry = json.loads(line)
-        except (ValueError, RecursionError):
+            entry = jsons.loads(line)
+        except ValueError:
             continue
         if isinstance(entry, dict):
             found = next((entry[key] for key in _TIMES if isinstance(entry.get(key), str | int | float)), None)

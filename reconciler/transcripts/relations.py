@@ -12,6 +12,7 @@ from reconciler.core.spec import Desired
 from reconciler.core.transcript import Archived, ArchivedFile, HostFile, Relation, file_relation, overall, unchanged
 from reconciler.errors import HostError
 from reconciler.hosts import Hosts
+from reconciler.transcripts.wire import number
 
 PrefixDigest = Callable[[str, str, str, int], str]  # session, conversation, name, length -> SHA-256 of the archive's
 
@@ -123,9 +124,8 @@ def _relation(pair: _Pair, digests: Mapping[str, str], prefix_digest: PrefixDige
 
 def _torn(pair: _Pair, here: HostFile, digests: Mapping[str, str], prefix_digest: PrefixDigest) -> bool:
     """Whether it is a beginning of the archive's copy but for a last line that was torn when its writer died."""
-    size, _, digest = digests.get(f"lines {here.path}", "").partition(" ")
-    if not size.isdecimal() or not int(size) < here.size:
+    said, _, digest = digests.get(f"lines {here.path}", "").partition(" ")
+    size = number(said)
+    if size is None or size >= here.size or size > pair.archived.files[here.name].size:
         return False
-    if int(size) > pair.archived.files[here.name].size:
-        return False
-    return digest == prefix_digest(pair.seen.name, pair.archived.conversation, here.name, int(size))
+    return digest == prefix_digest(pair.seen.name, pair.archived.conversation, here.name, size)

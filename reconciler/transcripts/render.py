@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from reconciler.core import jsons
+
 LINE_LIMIT = 16 << 20  # bytes of one line; a longer one is skipped and counted
 _BRIEF = 160  # characters of a tool call
 # Lines that are known and say nothing to people.
@@ -93,8 +95,8 @@ def parse_export(text: bytes) -> Rendered:
 
 def _object(line: bytes) -> dict[str, Any] | None:
     try:
-        value = json.loads(line)
-    except (ValueError, RecursionError):
+        value = jsons.loads(line)
+    except ValueError:
         return None
     return value if isinstance(value, dict) else None
 
@@ -188,12 +190,12 @@ def _when(value: object) -> str:
     if isinstance(value, str):
         try:
             found = datetime.fromisoformat(value)
-        except ValueError:
+            return found.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if found.tzinfo else value[:19]
+        except (ValueError, OverflowError):
             return ""
-        return found.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if found.tzinfo else value[:19]
     if isinstance(value, int | float) and not isinstance(value, bool):
-        seconds = value / 1000 if value > 1e11 else value
         try:
+            seconds = value / 1000 if value > 1e11 else value
             return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         except (ValueError, OverflowError, OSError):
             return ""

@@ -15,7 +15,7 @@ from reconciler.hosts import Connection
 from reconciler.transcripts.archive import Archive
 from reconciler.transcripts.pieces import FILE_LIMIT, too_large, too_many
 from reconciler.transcripts.scripts import common, text
-from reconciler.transcripts.wire import Frames
+from reconciler.transcripts.wire import Frames, number
 from reconciler.transports import Channel
 from reconciler.transports.quoting import quote
 
@@ -80,10 +80,10 @@ async def stage(connection: Connection, state_dir: str, session: str, files: Seq
             raise too_large(file.name)
     nonce = secrets.token_hex(8)
     calls, offset = [], 0
-    for number, file in enumerate(files):
+    for index, file in enumerate(files):
         new = file.size - file.beginning
         numbers = [str(file.beginning), file.beginning_sha256 or "-", str(offset), str(new), file.sha256]
-        calls.append(quote(["put_in", str(number), file.host_path or "-", *numbers]) + "\n")
+        calls.append(quote(["put_in", str(index), file.host_path or "-", *numbers]) + "\n")
         offset += new
     listed = "".join(calls).encode("utf-8", "surrogateescape")
     total = len(listed) + offset
@@ -125,10 +125,10 @@ async def _listen(frames: Frames, count: int) -> dict[int, str]:
     while (fields := await frames.line()) != ["end"]:
         if fields == ["full"]:
             return dict.fromkeys(range(count), "full")
-        number = fields[0]
-        if len(fields) != 2 or not number.isdigit() or int(number) >= count:
+        index = number(fields[0])
+        if len(fields) != 2 or index is None or index >= count:
             raise frames.broken("a line in it is none of ours")
-        words[int(number)] = fields[1]
+        words[index] = fields[1]
     return words
 
 

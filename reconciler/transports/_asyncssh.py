@@ -423,7 +423,7 @@ def _jump_options(options: SshOptions, jump: str, *, first: bool) -> SshOptions:
     """A jump host, trusted by the same policy; only the first one's own ProxyJump counts, as with ssh."""
     user, _, place = jump.strip().rpartition("@")
     host, colon, port = place.rpartition(":")
-    if not colon or not port.isdigit() or place.endswith("]"):
+    if not colon or not (port.isascii() and port.isdigit() and len(port) < 10) or place.endswith("]"):
         host, port = place, ""
     return replace(
         options,

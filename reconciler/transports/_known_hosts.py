@@ -69,7 +69,7 @@ def _load(path: str) -> _File:
 
 
 def _parse(path: str) -> _File:
-    plain: dict[str, tuple[Entry, ...]] = {}
+    plain: dict[str, list[Entry]] = {}
     others: list[Entry] = []
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
@@ -84,8 +84,8 @@ def _parse(path: str) -> _File:
             others.append(entry)
         else:
             for name in entry.names:
-                plain[name] = (*plain.get(name, ()), entry)
-    return _File(plain, tuple(others))
+                plain.setdefault(name, []).append(entry)
+    return _File({name: tuple(found) for name, found in plain.items()}, tuple(others))
 
 
 def _entry(path: str, number: int, line: str) -> Entry | None:

@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.core.record import VERSION, Record, parse_record
+from reconciler.core.record import NUMBERS, VERSION, Record, parse_record
 from reconciler.errors import HostError
 from reconciler.runtimes.operations import parse_answer
 
 words = st.text(max_size=20)
 ids = st.from_regex(r"[A-Za-z0-9_.][A-Za-z0-9_.-]{0,20}", fullmatch=True)
+numbers = st.integers(1 - NUMBERS, NUMBERS - 1)
 records = st.builds(
     Record,
     fleet=words, name=st.just("api"), agent=st.sampled_from(["claude-code", "mine"]),
@@ -23,8 +24,8 @@ records = st.builds(
     lifecycle=st.sampled_from(["service", "task"]), incarnation=st.integers(0, 99), conversation=st.none() | ids,
     workdir=words, written=st.dictionaries(st.sampled_from(["model", "args", "host.workdir"]), words), prompt=words,
     labels=st.dictionaries(words, words, max_size=3), protected=st.booleans(), protected_by=words,
-    protected_at=st.integers(),
-    restarts=st.lists(st.integers(), max_size=3).map(tuple), at=st.integers(),
+    protected_at=numbers,
+    restarts=st.lists(numbers, max_size=3).map(tuple), at=numbers,
     terminal=st.sampled_from([(), ("/tmp/tmux-1/default", "%3")]),
 )  # fmt: skip
 PLAIN = Record("default", "api", "claude-code", "tmux", "sha256:0")
