@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -211,6 +211,21 @@ class Journal:
                 self._db.execute("DELETE FROM memory WHERE key = ?", (key,))
             else:
                 self._db.execute("INSERT OR REPLACE INTO memory (key, value) VALUES (?,?)", (key, value))
+
+    def kept(self, prefix: str) -> dict[str, str]:
+        """All that is kept under keys that begin so."""
+        with _translated(self.path):
+            return dict(
+                self._db.execute("SELECT key, value FROM memory WHERE substr(key, 1, ?) = ?", (len(prefix), prefix))
+            )
+
+    def outcomes(self, ops: Iterable[str]) -> dict[str, str | None]:
+        """What came of these operations; those that were never begun are missing."""
+        with _translated(self.path):
+            rows = [
+                row for op in ops for row in self._db.execute("SELECT op, outcome FROM intents WHERE op = ?", (op,))
+            ]
+        return dict(rows)
 
     def close(self) -> None:
         """Close the file."""
