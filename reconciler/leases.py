@@ -207,7 +207,8 @@ class Leases:
                 f"{connection.name}: {_readable(other)} {error.message.partition(' holds ')[2] and 'holds '}"
                 f"{error.message.partition(' holds ')[2]}; nothing was done",
                 code="lease-held",
-                remedy="wait for it to end; a lease that nobody renews expires within a minute",
+                remedy=f"wait for it to end, or end it there{_kill(other)}; "
+                "a lease that nobody renews expires within a minute, then: reconciler apply",
             ) from None
         self._held[connection.name] = (connection, replace(self._base, fence=int(answer["fence"])))
         return None
@@ -259,6 +260,11 @@ class Leases:
         if self._asking:
             await asyncio.wait(list(self._asking.values()), timeout=self._patience)
         await self.give_back(list(self._held))
+
+
+def _kill(other: str) -> str:
+    parts = other.split(":")
+    return f" (kill {parts[2]})" if len(parts) == 5 and parts[2].isdigit() else ""
 
 
 def _readable(other: str) -> str:

@@ -67,7 +67,8 @@ async def apply(desired: Desired, options: Options, asking: Asking) -> Report | 
                 try:
                     report = await carry_out(work, done, journal, leases)
                 except LeaseHeldError as error:
-                    error.remedy = f"{error.remedy}; then: {asking.again(this)}"
+                    if error.remedy.endswith(ANEW):
+                        error.remedy = error.remedy.removesuffix(ANEW) + asking.again(this)
                     raise
                 report = replace(report, outcomes=(*report.outcomes, *settled.values()))
             this = _ended(journal, this, report)
@@ -101,7 +102,7 @@ async def _archive(done: Pass, hosts: Hosts, report: Report, as_json: bool) -> N
         return
     for result in await archive_all(done, hosts):
         if result.outcome in ("failed", "diverged"):
-            typer.echo(f"warning: session.{result.session}: not archived: {escaped(result.message)}", err=True)
+            typer.echo(f"warning: {done.address(result.session)}: not archived: {escaped(result.message)}", err=True)
 
 
 def _asked() -> bool:

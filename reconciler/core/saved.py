@@ -175,15 +175,22 @@ def bounded(
 def _ready(fresh: Plan, allowed: list[tuple[Approved, Action]], outcomes: dict[str, Outcome], anew: str) -> Plan:
     """The allowed actions, but those that come after something that is not begun: they get their outcomes here."""
     kept = {action.address for _, action in allowed}
+    others = {action.address: action for action in fresh.effective if action.address not in kept}
     gone = {outcome.address: outcome for outcome in outcomes.values() if outcome.status != "done"}
     ready = []
     for approved, action in allowed:
-        first = None if action.anyway else next((gone[name] for name in sorted(gone) if name in action.after), None)
-        if first is None:
+        names = () if action.anyway else sorted(action.after)
+        first = next((gone[name] for name in names if name in gone), None)
+        other = next((others[name] for name in names if name in others), None)
+        if first is not None:
+            word = {"unreached": "not observed", "blocked": "blocked"}.get(first.code, "stale")
+            late = stale(approved, f"it comes after {first.address}, which is {word}", first.remedy, first.code)
+        elif other is not None:
+            why = f"it comes after {other.address}, and nobody approved of that: {other.verb} ({other.message})"
+            late = stale(approved, why, anew, "blocked")
+        else:
             ready.append(replace(action, after=tuple(name for name in action.after if name in kept)))
             continue
-        word = {"unreached": "not observed", "blocked": "blocked"}.get(first.code, "stale")
-        late = stale(approved, f"it comes after {first.address}, which is {word}", anew, first.code)
         outcomes[approved.key] = gone[action.address] = late
     return replace(fresh, actions=tuple(ready))
 

@@ -32,7 +32,9 @@ async def take_archive(
     if seen.live:
         raise OperationError(
             f"session.{result.session} is {seen.state}: its conversation cannot be replaced under it",
-            code="already-running", remedy="take it out of the specs, apply, then sync again",
+            code="already-running",
+            remedy="take it out of the specs, then: reconciler apply; "
+            f"then: reconciler sync {seen.name} --take archive",
         )  # fmt: skip
     manifest = await asyncio.to_thread(archive.manifest, result.session, result.conversation)
     forks = {fork.name: fork for fork in result.forks if fork.name in archived.files}
@@ -59,7 +61,7 @@ async def purge_host(
     if seen.live or record is None:
         raise OperationError(
             f"session.{seen.name} is {seen.state}: nothing was deleted", code="already-running",
-            remedy="take it out of the specs, apply, then purge",
+            remedy=f"take it out of the specs, then: reconciler apply; then: reconciler purge {seen.name}",
         )  # fmt: skip
     named = record.conversation or ""
     store = seen.facts.store or ()
