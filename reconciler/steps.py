@@ -13,7 +13,7 @@ from typing import assert_never
 
 from reconciler import drivers
 from reconciler.core.agent import UNKNOWN, Agent
-from reconciler.core.decision import told as words
+from reconciler.core.decision import not_idle
 from reconciler.core.observed import Reached, SessionSeen, clean
 from reconciler.core.readiness import busy, completed, ready_by_agent, satisfied
 from reconciler.core.record import Record
@@ -345,12 +345,8 @@ class StepRunner:
             return False
 
         if not await self._in_time(step.stop.timeout, check) and step.stop.then == "block":
-            raise OperationError(
-                f"still {last.state} after {step.stop.timeout:g} s ({words(last)}), not idle; left as it is",
-                code="not-idle",
-                remedy=f'end its turn: reconciler attach {step.session}; or set stop = {{ when = "now" }}, '
-                "then: reconciler apply",
-            )
+            message, remedy = not_idle(step.session, step.stop, last)
+            raise OperationError(message, code="not-idle", remedy=remedy)
 
     async def _send(self, step: SendStep, op: str) -> None:
         agent = self._agents[step.agent]

@@ -161,6 +161,14 @@ def told(activity: Activity) -> str:
     return f"says its {activity.source or 'agent'}{since(activity.since) if activity.since else ''}{detail}"
 
 
+def not_idle(session: str, stop: Stop, last: Activity) -> tuple[str, str]:
+    """What is said of a session that did not become idle in time, and what to do about it."""
+    return (
+        f"still {last.state} after {span(stop.timeout)} ({told(last)}), not idle; left as it is",
+        f'end its turn: reconciler attach {session}; or set stop = {{ when = "now" }}, then: reconciler apply',
+    )
+
+
 def span(seconds: float) -> str:
     """A span of seconds in one short word."""
     for unit, size in (("h", 3600), ("m", 60)):

@@ -130,7 +130,7 @@ class Following:
         lost = before - found.files
         # Whoever pins a commit has said which one is meant.
         if before >= _MANY and lost * 2 > before and found.id != self._accepted and pinned is None:
-            good = self._last.id[:12] if self._last else ""
+            good = self._last.id if self._last else ""
             message = f"{lost} of {before} spec files are gone since the last good revision {good}: taken for a mistake"
             return self._trouble(
                 "mass-loss", message, f"if it is meant: reconciler reconcile --accept {found.id}", found.id
