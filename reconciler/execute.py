@@ -152,7 +152,7 @@ class Execution:
     async def _carry_out(self, action: Action, runner: StepRunner, leases: Leases, begun: float) -> Outcome:
         if self._draining.is_set():
             return self._skipped(action, "interrupted before it began", "interrupted")
-        op = operation_id(self.plan.id, _key(action))
+        op = operation_id(self.plan.id, _key(action), action.again)
         self._tell(Event("apply_start", action))
 
         def phase(words: str) -> None:
@@ -168,7 +168,7 @@ class Execution:
             credentials = leases.credentials(action.host)
             self._journal.begin(
                 op, address=action.address, host=action.host, verb=action.verb, precondition=action.precondition,
-                fence=credentials.fence, revision=self.plan.revision, evidence=_evidence(action),
+                fence=credentials.fence, revision=self.plan.revision, evidence=_evidence(action), run=self.plan.id,
             )  # fmt: skip
             for need in action.needs:
                 phase(f"waits for session.{need.session} to be {need.until}")
@@ -274,6 +274,10 @@ def _key(action: Action) -> str:
     return f"{action.address}@{action.host}"
 
 
-def operation_id(plan_id: str, address: str) -> str:
-    """The same for a repeat of the same action of the same plan: hosts answer a repeat without doing it again."""
-    return hashlib.sha256(f"{plan_id}\0{address}".encode()).hexdigest()[:32]
+def operation_id(plan_id: str, address: str, again: str = "") -> str:
+    """The same for a repeat of the same action of the same plan: hosts answer a repeat without doing it again.
+
+    `again` makes it another one.
+    """
+    words = (plan_id, address, again) if again else (plan_id, address)
+    return hashlib.sha256("\0".join(words).encode()).hexdigest()[:32]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -74,10 +74,11 @@ class Journal:
         fence: int,
         revision: str,
         evidence: str = "",
+        run: str = "",
     ) -> None:
         """An intent, durable before the first side effect. A repeat of the same operation keeps the first time.
 
-        `evidence` says in words what the decision rested on.
+        `evidence` says in words what the decision rested on; `run` is the id of the run that it belongs to.
         """
         now = time.time()
         row = (op, address, host, verb, precondition, fence, revision, now)
@@ -90,7 +91,7 @@ class Journal:
             )
             self._audit.append(
                 "intent", now, op=op, address=address, host=host, verb=verb, precondition=precondition, fence=fence,
-                revision=revision, evidence=words(evidence),
+                revision=revision, evidence=words(evidence), run=run,
             )  # fmt: skip
 
     def finish(self, op: str, outcome: str, message: str) -> None:
@@ -246,6 +247,21 @@ class Journal:
                 self._db.execute("DELETE FROM memory WHERE key = ?", (key,))
             else:
                 self._db.execute("INSERT OR REPLACE INTO memory (key, value) VALUES (?,?)", (key, value))
+
+    def kept(self, prefix: str) -> dict[str, str]:
+        """All that is kept under keys that begin so."""
+        with _translated(self.path):
+            return dict(
+                self._db.execute("SELECT key, value FROM memory WHERE substr(key, 1, ?) = ?", (len(prefix), prefix))
+            )
+
+    def outcomes(self, ops: Iterable[str]) -> dict[str, str | None]:
+        """What came of these operations; those that were never begun are missing."""
+        with _translated(self.path):
+            rows = [
+                row for op in ops for row in self._db.execute("SELECT op, outcome FROM intents WHERE op = ?", (op,))
+            ]
+        return dict(rows)
 
     def close(self) -> None:
         """Close the file."""

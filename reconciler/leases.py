@@ -213,12 +213,7 @@ class Leases:
             other = error.message.partition(": ")[2].partition(" holds the lease")[0]
             if not dead and proven_dead(other):
                 return await self._acquire(connection, other)
-            raise LeaseHeldError(
-                f"{connection.name}: {_readable(other)} {error.message.partition(' holds ')[2] and 'holds '}"
-                f"{error.message.partition(' holds ')[2]}; nothing was done",
-                code="lease-held",
-                remedy="wait for it to end; a lease that nobody renews expires within a minute",
-            ) from None
+            raise held_by(connection.name, error.message) from None
         self._held[connection.name] = (connection, replace(self._base, fence=int(answer["fence"])))
         return None
 
@@ -269,6 +264,23 @@ class Leases:
         if self._asking:
             await asyncio.wait(list(self._asking.values()), timeout=self._patience)
         await self.give_back(list(self._held))
+
+
+def held_by(host: str, message: str) -> LeaseHeldError:
+    """What a host says that refuses a lease, for people: who has it, and what to do about it."""
+    other = message.partition(": ")[2].partition(" holds the lease")[0]
+    _, holds, rest = message.partition(" holds ")
+    return LeaseHeldError(
+        f"{host}: {_readable(other)}{holds}{rest}; nothing was done",
+        code="lease-held",
+        remedy=f"wait for it to end, or end it there{_kill(other)}; "
+        "a lease that nobody renews expires within a minute, then: reconciler apply",
+    )
+
+
+def _kill(other: str) -> str:
+    parts = other.split(":")
+    return f" (kill {parts[2]})" if len(parts) == 5 and parts[2].isdigit() else ""
 
 
 def _readable(other: str) -> str:

@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from reconciler.copies import Copies
-from reconciler.core.guards import check_stops
+from reconciler.core.guards import check_stops, limit_of
 from reconciler.core.holds import Hold
 from reconciler.core.memory import Memory
 from reconciler.core.observed import Observed, Reached
@@ -47,6 +47,7 @@ LOG = logging.getLogger(__name__)
 LEASE_TTL = 180  # seconds: longer than for an apply, since it is held as long as the loop lives
 FRESH = 2.0  # seconds that a look may be old when something is done because of it
 FOREIGN = 15.0  # seconds until a host that another controller has is asked for again
+ENDS = "wait for it to end; whether it has: reconciler status"
 SLEPT = 20.0  # seconds by which a machine must have slept for its connections to count as broken
 FIRST_LOOKS = 3.0  # seconds that the first decision waits for hosts at the most
 DRAIN = 60.0  # seconds that what runs may take to end
@@ -283,7 +284,7 @@ class Loop:
         now = datetime.fromtimestamp(self._tuning.clock(), UTC)
         done = consider(force.desired, evidence, self._journal, now, options, hold)
         try:
-            check_stops(done.plan, force.desired.fleet.max_stop)
+            check_stops(done.plan, force.desired.fleet.max_stop, limit_of(force.desired))
         except GuardError as error:
             # The rest goes on: what has died comes back, whatever is refused.
             refused = Hold(error.code, error.message, error.remedy)
@@ -297,7 +298,7 @@ class Loop:
         self._foreign = {name: held for name, held in self._foreign.items() if held[1] > now}
         hold: dict[str, Hold] = {**self._memory.hold(now)}
         waits = {name: held for name, (held, _) in self._foreign.items()}
-        waits |= {name: Hold("borrowed", f"{who} is at work there") for name, who in self._borrowed.items()}
+        waits |= {name: Hold("borrowed", f"{who} is at work there", ENDS) for name, who in self._borrowed.items()}
         for place, held in waits.items():
             for address in _addresses(force.desired, observed, place):
                 hold[address] = held
@@ -380,7 +381,7 @@ class Loop:
         for name in wanted:
             if name in self._borrowed:
                 raise LeaseHeldError(f"{name}: {self._borrowed[name]} is at work there", code="lease-held",
-                                     remedy="wait for it to end")  # fmt: skip
+                                     remedy=f"{ENDS}, then: reconciler apply")  # fmt: skip
         self._borrowed |= dict.fromkeys(wanted, who)
         try:
             self._works.withdraw(frozenset(wanted))

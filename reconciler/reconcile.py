@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from reconciler import drivers, garbage
 from reconciler.core.agent import Agent
 from reconciler.core.diff import Diff, announced, compare, owners
-from reconciler.core.guards import check_emptiness, check_stops, contested
+from reconciler.core.guards import check_emptiness, check_stops, contested, limit_of
 from reconciler.core.holds import Hold, open_gate, suspended
 from reconciler.core.observed import HostSeen, Observed, Reached
 from reconciler.core.plan import LAUNCHES, Plan, make_plan
@@ -41,6 +41,13 @@ class Pass:
     diff: Diff
     plan: Plan
     archive: Archive
+
+    def address(self, name: str) -> str:
+        """The address of a session or group chat, declared or as the record on a host says."""
+        found = (host.sessions[name].record for host in self.observed.hosts.values()
+                 if isinstance(host, Reached) and name in host.sessions)  # fmt: skip
+        agent = next((record.agent for record in found if record is not None), "")
+        return self.desired.address(name) if name in self.desired.sessions else address_of(name, agent)
 
 
 @dataclass(frozen=True)
@@ -134,7 +141,9 @@ def _considered(
 
 def execution(done: Pass, hosts: Hosts, journal: Journal, tell: Tell, options: Options | None = None) -> Execution:
     """Ready to carry out the plan of a pass. Raises GuardError where it would stop too much at once."""
-    check_stops(done.plan, (options or Options()).max_stop or done.desired.fleet.max_stop)
+    asked = (options or Options()).max_stop
+    where = " by --max-stop" if asked else limit_of(done.desired)
+    check_stops(done.plan, asked or done.desired.fleet.max_stop, where)
 
     async def afresh() -> Plan:
         return (await preview(done.desired, hosts, journal, options)).plan

@@ -12,7 +12,8 @@ from dataclasses import replace
 from typing import assert_never
 
 from reconciler import drivers
-from reconciler.core.agent import Agent
+from reconciler.core.agent import UNKNOWN, Agent
+from reconciler.core.decision import not_idle
 from reconciler.core.observed import Reached, SessionSeen, clean
 from reconciler.core.readiness import busy, completed, ready_by_agent, satisfied
 from reconciler.core.record import Record
@@ -330,23 +331,22 @@ class StepRunner:
     async def _idle(self, step: IdleStep, phase: Phase) -> None:
         agent = self._agents[step.agent]
         told = False
+        last = UNKNOWN
 
         async def check() -> bool:
-            nonlocal told
+            nonlocal told, last
             _, seen = await self._seen(step.host, step.session)
             if not busy(agent, seen):
                 return True
+            last = agent.activity(seen.facts)
             if not told:
                 told = True
-                phase(f"{agent.activity(seen.facts).state}: waits up to {step.stop.timeout:g} s for idle")
+                phase(f"{last.state}: waits up to {step.stop.timeout:g} s for idle")
             return False
 
         if not await self._in_time(step.stop.timeout, check) and step.stop.then == "block":
-            raise OperationError(
-                f"still not idle after {step.stop.timeout:g} s; left as it is",
-                code="not-idle",
-                remedy='wait, or stop = { when = "now" }',
-            )
+            message, remedy = not_idle(step.session, step.stop, last)
+            raise OperationError(message, code="not-idle", remedy=remedy)
 
     async def _send(self, step: SendStep, op: str) -> None:
         agent = self._agents[step.agent]
@@ -361,7 +361,7 @@ class StepRunner:
             raise OperationError(
                 f"not idle within {step.timeout:g} s; the message was not sent",
                 code="not-idle",
-                remedy=f"reconciler attach {step.session}",
+                remedy=f"end its turn: reconciler attach {step.session}; then: reconciler apply",
             )
         runtime = drivers.runtime(step.strategy)
         record = self._known(step.record)

@@ -19,7 +19,7 @@ from typing import Any
 
 import typer
 
-__all__ = ["completed", "host_names", "local_or_remote_paths", "remote_paths", "session_names"]
+__all__ = ["completed", "host_names", "local_or_remote_paths", "remote_paths", "run_ids", "session_names"]
 
 VARIABLE = "_RECONCILER_COMPLETE"
 _SOFT, _HARD = 2.0, 3.0  # seconds
@@ -101,6 +101,11 @@ def session_names(ctx: typer.Context, incomplete: str) -> list[str]:
     return _quietly(lambda: _begun(_desired(ctx).sessions, incomplete))
 
 
+def run_ids(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Runs of which something is left, the latest first."""
+    return _quietly(lambda: _begun(_unfinished(ctx), incomplete))
+
+
 def remote_paths(ctx: typer.Context, incomplete: str) -> list[str]:
     """`HOST:PATH`: hosts up to the colon, then what lies there."""
     return _quietly(lambda: _remote(ctx, incomplete))
@@ -136,7 +141,15 @@ def _quietly(find: Any) -> list[str]:
 def _desired(ctx: Any) -> Any:
     from reconciler.sources.directory import load
 
-    return load(ctx.params.get("directory") or "specs")
+    return load(ctx.params.get("specs") or ctx.params.get("directory") or "specs")
+
+
+def _unfinished(ctx: Any) -> list[str]:
+    from reconciler.journal import open_journal
+    from reconciler.runs import unfinished
+
+    with open_journal(_desired(ctx).fleet.name, write=False) as journal:
+        return [run.short for run, _ in unfinished(journal)]
 
 
 def _begun(names: Iterable[str], incomplete: str) -> list[str]:

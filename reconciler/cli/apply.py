@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
 import time
-from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from reconciler.asking import open_leases
-from reconciler.cli._permits import write_down
+from reconciler import runs
+from reconciler.cli._applying import Asking, apply
+from reconciler.cli._completion import run_ids
 from reconciler.cli._saved import read_saved
 from reconciler.cli.common import (
     AsJson,
@@ -22,23 +22,17 @@ from reconciler.cli.common import (
     Select,
     Target,
     load,
-    on_signals,
     run,
     selection,
 )
-from reconciler.cli.render.progress import looking, progress
-from reconciler.cli.render.text import coloured
-from reconciler.core.plan import LAUNCHES, Plan
-from reconciler.core.printed import action_json, escaped, recap, render
-from reconciler.core.report import Outcome, Report, apply_exit_code
-from reconciler.core.saved import SavedPlan, bounded
+from reconciler.core.plan import LAUNCHES
+from reconciler.core.report import Report, apply_exit_code
+from reconciler.core.resuming import ANEW, Run
+from reconciler.core.saved import MAKE_ANEW, SavedPlan
 from reconciler.core.spec import Desired
 from reconciler.errors import StalePlanError, UsageError
-from reconciler.execute import Execution, operation_id
-from reconciler.hosts import Hosts
-from reconciler.journal import Journal, open_journal
-from reconciler.leases import actor
-from reconciler.reconcile import Options, Pass, archive_all, carry_out, execution, preview
+from reconciler.journal import open_journal
+from reconciler.reconcile import Options
 
 REFUSED = 8
 
@@ -63,8 +57,17 @@ def command(
         bool, typer.Option("--ignore-windows", help="Act although a window of the specs holds changes.")
     ] = False,
     specs: Annotated[
-        str, typer.Option("--specs", metavar="DIR", help="With FILE: the specs that it was made of.")
-    ] = "specs",
+        str | None, typer.Option("--specs", metavar="DIR", help="With FILE: the specs that it was made of.")
+    ] = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(
+            "--resume",
+            metavar="RUN",
+            autocompletion=run_ids,
+            help="Do what an apply was approved of and has not done: it asks for no yes again.",
+        ),
+    ] = None,
     detach: Annotated[
         bool, typer.Option("--detach", help="Do not show group chats that were begun until they rest.")
     ] = False,
@@ -76,12 +79,20 @@ def command(
     then shown on a terminal until it rests; Ctrl-C leaves it running.
     """
     begun = time.time()
-    if Path(directory).is_file():
-        narrower = (target, exclude, select, restart, max_stop, take_over, ignore_windows or None)
-        if any(option is not None for option in narrower):
-            raise UsageError(f"{directory} is a saved plan: it is applied as it is, without further options")
-        raise typer.Exit(apply_saved(directory, specs, as_json))
-    desired = load(directory)
+    narrower = (target, exclude, select, restart, max_stop, take_over, ignore_windows or None)
+    narrowed = any(option is not None for option in narrower)
+    saved = Path(directory).is_file()
+    if resume is not None and (narrowed or saved):
+        raise UsageError("--resume does what was approved of: it goes with no plan and no further options",
+                         remedy=f"reconciler apply --resume {resume}")  # fmt: skip
+    if saved and narrowed:
+        raise UsageError(f"{directory} is a saved plan: it is applied as it is, without further options")
+    if saved:
+        raise typer.Exit(apply_saved(directory, specs or "specs", as_json))
+    where = specs or directory
+    desired = load(where)
+    if resume is not None:
+        raise typer.Exit(apply_rest(desired, resume, where, as_json))
     if max_stop is not None and not max_stop.rstrip("%").isdigit():
         raise UsageError(f"--max-stop {max_stop}: expected a number or a percentage such as 50%")
     if not auto_approve and (as_json or not sys.stdin.isatty()):
@@ -89,7 +100,7 @@ def command(
     options = Options(
         selection(target, exclude, select), tuple(restart or ()), max_stop, tuple(take_over or ()), ignore_windows
     )
-    report = run(_apply(desired, options, auto_approve, as_json))
+    report = run(apply(desired, options, Asking(where, as_json, auto_approve)))
     if report is None:
         typer.echo("Nothing was done.", err=True)
         raise typer.Exit(REFUSED)
@@ -102,24 +113,54 @@ def apply_saved(path: str, specs: str, as_json: bool) -> int:
     """Carry out what a saved plan permits and is still as it was; the exit code."""
     saved = read_saved(path)
     desired = load(specs)
+    _refuse_other(saved, desired, f"{path} was made of", MAKE_ANEW)
+    if saved.expired(time.time()):
+        raise StalePlanError(f"{path} is older than a day", remedy=MAKE_ANEW)
+    with open_journal(desired.fleet.name, write=False) as journal:
+        permit = runs.of_saved(journal, saved)
+        if saved.actions and runs.left(journal, permit) == 0:
+            raise StalePlanError("this plan was carried out before", remedy=MAKE_ANEW)
+    return _permitted(desired, permit, Asking(specs, as_json, True, permit, MAKE_ANEW))
+
+
+def apply_rest(desired: Desired, text: str, specs: str, as_json: bool) -> int:
+    """Carry out what is left of a run; the exit code. Raises UsageError where there is no such run."""
+    with open_journal(desired.fleet.name, write=False) as journal:
+        permit = runs.find(journal, text)
+        left = runs.left(journal, permit)
+    if left == 0:
+        words = {"type": "recap", "run": permit.id, "done": 0, "failed": 0, "skipped": 0, "unknown": 0}
+        typer.echo(json.dumps({**words, "interrupted": False, "resume": ""}) if as_json
+                   else f"Nothing is left of run {permit.short}: all {permit.count} actions are done.")  # fmt: skip
+        return 0
+    anew = ANEW + (f" {specs}" if specs != "specs" else "")
+    _refuse_other(permit.left, desired, f"run {permit.short} was approved of for", anew)
+    if permit.left.expired(time.time()):
+        at = datetime.fromtimestamp(permit.left.at).astimezone()
+        raise StalePlanError(
+            f"run {permit.short} was approved of more than a day ago, {at:%Y-%m-%d %H:%M}: {left} of {permit.count} "
+            "actions are left", remedy=anew,
+        )  # fmt: skip
+    return _permitted(desired, permit, Asking(specs, as_json, True, permit, anew))
+
+
+def _refuse_other(saved: SavedPlan, desired: Desired, what: str, anew: str) -> None:
     if (saved.fleet, saved.revision) != (desired.fleet.name, desired.revision):
         raise StalePlanError(
-            f"{path} was made of other specs: fleet {saved.fleet}, revision {saved.revision[:12]}, "
-            f"not {desired.revision[:12]}", remedy="reconciler plan -o FILE",
-        )  # fmt: skip
-    if saved.expired(time.time()):
-        raise StalePlanError(f"{path} is older than a day", remedy="reconciler plan -o FILE")
-    options = Options(restart=saved.restart, take_over=saved.take_over, max_stop=saved.max_stop, plan_id=saved.id)
-    report = run(_apply(desired, options, approved=True, as_json=as_json, saved=saved))
+            f"{what} other specs: fleet {saved.fleet}, revision {saved.revision[:12]}, not {desired.revision[:12]}",
+            remedy=anew,
+        )
+
+
+def _permitted(desired: Desired, permit: Run, asking: Asking) -> int:
+    saved = permit.left
+    options = Options(
+        restart=saved.restart, take_over=saved.take_over, max_stop=saved.max_stop,
+        ignore_windows=permit.ignore_windows, plan_id=saved.id,
+    )  # fmt: skip
+    report = run(apply(desired, options, asking))
     assert report is not None
     return apply_exit_code(report)
-
-
-def _used(saved: SavedPlan, journal: Journal) -> bool:
-    """Whether all that it permits was carried out from here before."""
-    known = {intent.op for intent in journal.history(limit=100_000) if intent.outcome == "done"}
-    ops = [operation_id(saved.id, f"{action.address}@{action.host}") for action in saved.actions]
-    return bool(ops) and all(op in known for op in ops)
 
 
 def _follow_chats(desired: Desired, report: Report, since: float) -> None:
@@ -135,83 +176,3 @@ def _follow_chats(desired: Desired, report: Report, since: float) -> None:
             from reconciler.cli.chat import follow_until_it_rests
 
             follow_until_it_rests(find(desired, name), since)
-
-
-async def _apply(
-    desired: Desired, options: Options, approved: bool, as_json: bool, saved: SavedPlan | None = None
-) -> Report | None:
-    async with Hosts() as hosts:
-        with open_journal(desired.fleet.name, write=True, actor=actor("apply")) as journal:
-            if saved is not None and _used(saved, journal):
-                raise StalePlanError("this plan was carried out before", remedy="reconciler plan -o FILE")
-            with looking(desired) as seen:
-                done = await preview(desired, hosts, journal, options, seen)
-            settled: dict[str, Outcome] = {}
-            if saved is not None:
-                plan, settled = bounded(saved, done.plan)
-                done = replace(done, plan=plan)
-            _show(done.plan, as_json)
-            work = execution(done, hosts, journal, lambda event: tell(event), options)
-            if not approved and done.plan.effective and not await asyncio.to_thread(_asked):
-                return None
-            if done.plan.effective:
-                how = "a saved plan" if saved else "--auto-approve" if approved else "a person typed yes"
-                write_down(journal, done, options, how)
-            with progress(as_json) as tell:
-                _handle_signals(work)
-                leases = await open_leases(desired, "reconciler apply", lambda words: typer.echo(words, err=True))
-                report = await carry_out(work, done, journal, leases)
-                report = replace(report, outcomes=(*report.outcomes, *settled.values()))
-            await _archive(done, hosts, report, as_json)
-    _recap(report, as_json)
-    return report
-
-
-async def _archive(done: Pass, hosts: Hosts, report: Report, as_json: bool) -> None:
-    """Copy what is new in the conversations; what does not work is said, and is no failure of the apply."""
-    if report.interrupted:
-        return
-    for result in await archive_all(done, hosts):
-        if result.outcome in ("failed", "diverged"):
-            typer.echo(f"warning: session.{result.session}: not archived: {escaped(result.message)}", err=True)
-
-
-def _asked() -> bool:
-    """Whether the person says yes, and only `yes` is yes."""
-    try:
-        return input("\nDo you want this? Only `yes` is taken as yes: ").strip() == "yes"
-    except EOFError:
-        return False
-
-
-def _show(plan: Plan, as_json: bool) -> None:
-    if not as_json:
-        typer.echo(coloured(render(plan)), nl=False)
-        return
-    typer.echo(json.dumps({"type": "version", "format_version": "1.0"}))
-    for action in plan.actions:
-        typer.echo(json.dumps({"type": "planned_action", **action_json(action)}))
-
-
-def _handle_signals(work: Execution) -> None:
-    task = asyncio.current_task()
-    assert task is not None
-    pressed = 0
-
-    def interrupted() -> None:
-        nonlocal pressed
-        pressed += 1
-        if pressed == 1:
-            typer.echo("\nNothing more begins; what runs is allowed to finish. Ctrl-C again cuts it off.", err=True)
-            work.drain()
-        else:
-            task.cancel()
-
-    on_signals(interrupted)
-
-
-def _recap(report: Report, as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps({"type": "recap", **report.counts, "interrupted": report.interrupted}))
-    if report.outcomes or any(a.verb in ("blocked", "unknown") for a in report.plan.actions):
-        typer.echo(recap(report), err=as_json)

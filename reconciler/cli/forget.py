@@ -53,7 +53,7 @@ def _refuse_declared(desired: Desired, name: str) -> None:
         where = f" at {place.file}:{place.line}" if place else ""
         raise GuardError(
             f"{desired.address(name)} is declared{where}: once forgotten it would be started anew",
-            code="declared", remedy="take it out of the specs first",
+            code="declared", remedy=f"take it out of the specs, then: reconciler forget {desired.address(name)}",
         )  # fmt: skip
 
 
@@ -86,7 +86,7 @@ def _what(place: Place) -> str:
     if place.seen.state in ("starting", "broken", "unknown"):
         raise GuardError(
             f"{place.address} on {place.host} is {place.seen.state}: {place.seen.trouble}", code=place.seen.state,
-            remedy=f"look at {place.reached.state_dir}/sessions/{place.seen.name} on {place.host}",
+            remedy=f"what is there: reconciler ls {place.host}:{place.reached.state_dir}/sessions/{place.seen.name}",
         )  # fmt: skip
     process = place.seen.process
     pid = f", pid {process.pid}" if process and process.alive else ""

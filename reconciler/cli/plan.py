@@ -14,6 +14,7 @@ from reconciler.asking import controller_of
 from reconciler.cli.common import AsJson, Directory, Exclude, Restart, Select, Target, load, run, selection
 from reconciler.cli.render.progress import looking
 from reconciler.cli.render.text import coloured, warn_of_stops
+from reconciler.core.guards import limit_of
 from reconciler.core.markdown import markdown
 from reconciler.core.plan import Plan
 from reconciler.core.printed import plan_json, render
@@ -73,7 +74,7 @@ def command(
         _show(plan_json(plan), render(plan), as_json)
     if out is not None:
         save(out, to_json(plan, time.time(), options.restart))
-    warn_of_stops(plan, desired.fleet.max_stop)
+    warn_of_stops(plan, desired.fleet.max_stop, limit_of(desired))
     raise typer.Exit(plan_exit_code(plan, detailed=detailed_exitcode))
 
 

@@ -13,9 +13,11 @@ from reconciler.cli._completion import session_names
 from reconciler.cli.common import Specs, load, run
 from reconciler.cli.render.progress import looking
 from reconciler.cli.sync import REFUSED, asked
+from reconciler.core.decision import since
 from reconciler.core.evidence import facts_of_host
-from reconciler.core.observed import Reached
+from reconciler.core.observed import Reached, clean
 from reconciler.core.printed import escaped
+from reconciler.core.record import Record
 from reconciler.core.spec import Desired, name_of
 from reconciler.errors import GuardError, HostError, UsageError
 from reconciler.hosts import Hosts
@@ -39,13 +41,15 @@ def command(
     name = name_of(session)
     if not auto_approve and not sys.stdin.isatty():
         raise UsageError("purge asks before it deletes, and there is no terminal to ask on", remedy="--auto-approve")
-    if not run(_purge(desired, name, auto_approve)):
+    address = run(_purge(desired, name, auto_approve))
+    if not address:
         typer.echo("Nothing was deleted.", err=True)
         raise typer.Exit(REFUSED)
-    typer.echo(f"session.{name} is purged")
+    typer.echo(f"{address} is purged")
 
 
-async def _purge(desired: Desired, name: str, approved: bool) -> bool:
+async def _purge(desired: Desired, name: str, approved: bool) -> str:
+    """Its address; nothing where the person said no."""
     async with Hosts() as hosts:
         with open_journal(desired.fleet.name, write=False) as journal:
             with looking(desired) as seen:
@@ -54,23 +58,25 @@ async def _purge(desired: Desired, name: str, approved: bool) -> bool:
         having = [h for h in done.observed.hosts.values() if isinstance(h, Reached) and name in h.sessions]
         conversations = _conversations(done, name, having)
         if not having and not conversations:
-            raise UsageError(f"session.{name} is neither on a host nor in the archive", remedy="reconciler status")
-        _refuse_live(name, having)
-        for line in _what(name, having, conversations):
+            raise UsageError(
+                f"{done.address(name)} is neither on a host nor in the archive", remedy="reconciler status"
+            )
+        _refuse_live(done, name, having)
+        for line in _what(done.address(name), name, having, conversations):
             typer.echo(escaped(line), err=True)
         question = "This cannot be undone. Type the name of the session to delete it: "
         if not approved and not await asyncio.to_thread(asked, question, name):
-            return False
+            return ""
         with open_journal(desired.fleet.name, write=True, actor=actor("purge")) as journal:
             how = "--auto-approve" if approved else "a person typed its name"
-            said = "; ".join(_what(name, having, conversations))
+            said = "; ".join(_what(done.address(name), name, having, conversations))
             # Of the archive no look tells later what came of it: this is written before, and its tombstones tell.
-            journal.record("purge", desired.address(name), revision=desired.revision, evidence=said, message=how)
+            journal.record("purge", done.address(name), revision=desired.revision, evidence=said, message=how)
             for host in having:
                 await _on_host(done, hosts, journal, host, name)
             for conversation in conversations:
                 await asyncio.to_thread(done.archive.purge, name, conversation)
-    return True
+    return done.address(name)
 
 
 def _conversations(done: Pass, name: str, having: list[Reached]) -> list[str]:
@@ -86,28 +92,33 @@ def _refuse_unknown(done: Pass, name: str, place: str) -> None:
         found = done.observed.hosts.get(host)
         if host and not isinstance(found, Reached):
             raise HostError(
-                f"{host} may have session.{name}, and does not answer: nothing was deleted", code="unknown",
-                remedy=f"reconciler status host.{host}",
+                f"{host} may have {done.address(name)}, and does not answer: nothing was deleted", code="unknown",
+                remedy=f"reconciler doctor {host}",
             )  # fmt: skip
 
 
-def _refuse_live(name: str, having: list[Reached]) -> None:
+def _refuse_live(done: Pass, name: str, having: list[Reached]) -> None:
     for host in having:
         seen = host.sessions[name]
         if seen.live:
             raise GuardError(
-                f"session.{name} is {seen.state} on {host.name}: nothing was deleted", code="already-running",
-                remedy="take it out of the specs, apply, then purge",
+                f"{done.address(name)} is {seen.state} on {host.name}: nothing was deleted", code="already-running",
+                remedy=f"take it out of the specs, then: reconciler apply; then: reconciler purge {done.address(name)}",
             )  # fmt: skip
         if seen.record is not None and seen.record.is_protected:
             raise GuardError(
-                f"session.{name} is protected: nothing was deleted", code="protected",
-                remedy=f"reconciler unprotect session.{name}, then purge",
+                f"{done.address(name)} is protected{_by(seen.record)}: nothing was deleted", code="protected",
+                remedy=f"reconciler unprotect {done.address(name)}; then: reconciler purge {done.address(name)}",
             )  # fmt: skip
 
 
-def _what(name: str, having: list[Reached], conversations: list[str]) -> list[str]:
-    lines = [f"session.{name}: conversation {', '.join(conversations) or 'none'}"]
+def _by(record: Record) -> str:
+    who = clean(record.protected_by, 80) if record.protected_by else "the specs that were applied last"
+    return f" by {who}" + (since(record.protected_at) if record.protected_by else "")
+
+
+def _what(address: str, name: str, having: list[Reached], conversations: list[str]) -> list[str]:
+    lines = [f"{address}: conversation {', '.join(conversations) or 'none'}"]
     for host in having:
         store = host.sessions[name].facts.store or ()
         lines.append(f"  on {host.name}: our record, and {len(store)} files, {sum(f.size for f in store)} bytes")
@@ -118,8 +129,8 @@ async def _on_host(done: Pass, hosts: Hosts, journal: Journal, host: Reached, na
     seen = host.sessions[name]
     agent = done.agents.get(seen.record.agent) if seen.record else None
     if seen.record is None or agent is None:
-        raise UsageError(f"{host.name} has no readable record of session.{name}", remedy=f"reconciler why {name}")
-    at, evidence = done.desired.address(name), facts_of_host(host, name)
+        raise UsageError(f"{host.name} has no readable record of {done.address(name)}", remedy=f"reconciler why {name}")
+    at, evidence = done.address(name), facts_of_host(host, name)
     async with acting(done.desired, hosts, journal, host.name, at, "purge", evidence) as work:
         await purge_host(work.connection, work.leases.credentials(host.name), agent, seen)
     if seen.record.conversation and agent.export_args(seen.record.conversation) is not None:

@@ -11,6 +11,7 @@ import typer
 from reconciler.asking import controller_of
 from reconciler.cli.common import AsJson, Specs, colours, load, run
 from reconciler.cli.render.progress import looking
+from reconciler.core.printed import escaped
 from reconciler.core.selection import address
 from reconciler.core.spec import Desired
 from reconciler.core.status import Status, status_json, status_of, statuses
@@ -55,6 +56,9 @@ def _print(found: tuple[Status, ...]) -> None:
         typer.echo("no sessions are declared")
         return
     Console(no_color=not colours(), highlight=False, soft_wrap=not colours()).print(status_table(found))
+    for status in found:
+        if status.remedy:
+            typer.echo(f"{status.address}: {escaped(status.remedy)}")
 
 
 async def _once(desired: Desired, hosts: Hosts, which: str | None, fresh: bool) -> tuple[Status, ...]:

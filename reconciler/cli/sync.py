@@ -6,7 +6,7 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
 import typer
@@ -30,6 +30,7 @@ from reconciler.transcripts.sync import Fork, PullResult
 
 REFUSED, PARTIAL, UNREACHED = 8, 3, 4
 _PAUSE = 2.0  # seconds between two looks of --watch
+Address = Callable[[str], str]
 _SIGNS = {"synced": "↓", "unchanged": "=", "archive-ahead": "↑", "diverged": "!", "failed": "!"}
 
 
@@ -60,8 +61,8 @@ def command(
         if take is not None or as_json:
             raise UsageError("--watch goes with neither --take nor --json")
         run(_watch(desired, names))
-    results, silent = run(_sync(desired, names, take, auto_approve))
-    _print(results, silent, as_json)
+    results, silent, address = run(_sync(desired, names, take, auto_approve))
+    _print(results, silent, address, as_json)
     if any(result.outcome in ("failed", "diverged") for result in results):
         raise typer.Exit(PARTIAL)
     raise typer.Exit(UNREACHED if silent else 0)
@@ -69,7 +70,7 @@ def command(
 
 async def _sync(
     desired: Desired, names: frozenset[str] | None, take: str | None, approved: bool
-) -> tuple[list[PullResult], list[str]]:
+) -> tuple[list[PullResult], list[str], Address]:
     async with Hosts() as hosts:
         with open_journal(desired.fleet.name, write=False) as journal, looking(desired) as seen:
             done = await preview(desired, hosts, journal, seen=seen)
@@ -84,7 +85,7 @@ async def _sync(
             )
         if take is not None:
             results = [await _decide(done, hosts, result, take, approved) for result in results]
-    return results, silent
+    return results, silent, done.address
 
 
 async def _watch(desired: Desired, names: frozenset[str] | None) -> None:
@@ -98,7 +99,7 @@ async def _watch(desired: Desired, names: frozenset[str] | None) -> None:
             due = frozenset(_due(done, known, now)) & (names or frozenset(done.desired.sessions))
             for result in await archive_all(done, hosts, due) if due else ():
                 if result.outcome != "unchanged":
-                    _print_one(result)
+                    _print_one(result, done.address(result.session))
             await asyncio.sleep(_PAUSE)
 
 
@@ -119,7 +120,7 @@ async def _decide(done: Pass, hosts: Hosts, result: PullResult, take: str, appro
     """One session: nothing to decide where the copies have not parted."""
     if result.outcome != "diverged":
         return result
-    typer.echo(f"session.{result.session}: {escaped(result.message)}", err=True)
+    typer.echo(f"{done.address(result.session)}: {escaped(result.message)}", err=True)
     whose = "the archive's" if take == "archive" else f"{result.host}'s"
     if not approved and not await asyncio.to_thread(asked, f"Shall {whose} copy count? Only `yes` is yes: ", "yes"):
         raise typer.Exit(REFUSED)
@@ -161,7 +162,7 @@ def asked(question: str, wanted: str) -> bool:
         return False
 
 
-def _print(results: list[PullResult], silent: list[str], as_json: bool) -> None:
+def _print(results: list[PullResult], silent: list[str], address: Address, as_json: bool) -> None:
     if as_json:
         document = {
             "format_version": "1.0",
@@ -171,19 +172,22 @@ def _print(results: list[PullResult], silent: list[str], as_json: bool) -> None:
         typer.echo(json.dumps(document, indent=2))
         return
     for result in results:
-        _print_one(result)
+        _print_one(result, address(result.session))
     for name in silent:
         typer.echo(f"  ? host.{name} was not reached")
     new = sum(result.new for result in results)
     typer.echo(f"Sync: {len(results)} sessions, {new} new bytes.")
 
 
-def _print_one(result: PullResult) -> None:
-    typer.echo(f"  {_SIGNS.get(result.outcome, '?')} session.{result.session}  {escaped(result.message)}")
+def _print_one(result: PullResult, address: str) -> None:
+    typer.echo(f"  {_SIGNS.get(result.outcome, '?')} {address}  {escaped(result.message)}")
     if result.error is not None and result.error.remedy:
         typer.echo(f"      remedy: {escaped(result.error.remedy)}")
     elif result.outcome == "diverged":
-        typer.echo(f"      remedy: reconciler sync {result.session} --take archive|host")
+        choice = f"reconciler sync {result.session} --take"
+        typer.echo(f"      remedy: {choice} archive, or {choice} host")
+    elif result.outcome == "purged":
+        typer.echo(f"      remedy: delete that copy too: reconciler purge {address}")
 
 
 def _json(result: PullResult) -> dict[str, Any]:

@@ -95,13 +95,14 @@ def refuse_second(observed: Observed, name: str, conversation: str | None) -> No
             if seen.name == name and record is not None and record.conversation not in (None, conversation):
                 raise GuardError(
                     f"session.{name} has conversation {record.conversation} on {host.name}", code="other-conversation",
-                    remedy="another name; or take it out of the specs, then `reconciler forget`",
+                    remedy=f"another name; or take it out of the specs, then: reconciler forget session.{name}",
                 )  # fmt: skip
             same = conversation is not None and record is not None and record.conversation == conversation
             if same and seen.live and seen.name != name:
                 raise GuardError(
                     f"session.{seen.name} on {host.name} works on conversation {conversation}", code="twice",
-                    remedy=f"reconciler why {seen.name}",
+                    remedy=f"what it is: reconciler why {seen.name}; or take that out of the specs, then: "
+                    f"reconciler forget session.{seen.name}",
                 )  # fmt: skip
 
 

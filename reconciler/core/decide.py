@@ -18,6 +18,7 @@ from reconciler.core.decision import (
     look_at,
     protected,
     protection,
+    since,
     span,
     stop_steps,
 )
@@ -53,7 +54,7 @@ def decide(context: Context, observed: Observed, entry: Entry, *, forced: bool =
     if entry.reason in ("broken", "starting"):
         return Decision("blocked", entry.reason, entry.message, look_at(entry, host))
     if entry.reason == "twice":
-        return Decision("blocked", "twice", entry.message, "reconciler attach, then stop one of the two by hand")
+        return _twice(observed, entry)
     if entry.reason == "renamed" and entry.seen is not None and entry.seen.record is not None:
         return _renamed(host, entry, entry.seen, replace(entry.seen.record, name=entry.name))
     try:
@@ -64,6 +65,23 @@ def decide(context: Context, observed: Observed, entry: Entry, *, forced: bool =
         return Decision("blocked", "refused", str(error))
     except ReconcilerError as error:
         return Decision("blocked", error.code, error.message, error.remedy)
+
+
+def _twice(observed: Observed, entry: Entry) -> Decision:
+    """Blocked until a person ends one of the two: nobody else can tell which one is meant."""
+    said, ends = [], []
+    for host in observed.hosts.values():
+        seen = host.sessions.get(entry.name) if isinstance(host, Reached) else None
+        if seen is None or not seen.live:
+            continue
+        process = seen.process
+        pid = f"pid {process.pid}" if process and process.alive else seen.state
+        said.append(f"{host.name}: {pid}{since(seen.record.at) if seen.record else ''}")
+        kill = f"kill {process.pid}" if process and process.alive else "ps -ef"
+        ends.append(f"reconciler exec {host.name} -- {kill}")
+    return Decision(
+        "blocked", "twice", f"{entry.message} ({'; '.join(said)})", f"end one of the two: {', or '.join(ends)}"
+    )
 
 
 def _renamed(host: Reached, entry: Entry, seen: SessionSeen, record: Record) -> Decision:
@@ -315,7 +333,8 @@ def _gone(
     if len(recent) >= policy.budget:
         return Decision(
             "blocked", "budget-spent",
-            f"{entry.message}; restarted {len(recent)} times in {span(policy.per)}, which is its budget",
+            f"{entry.message}; restarted {len(recent)} times in {span(policy.per)}"
+            f"{since(min(recent)) if recent else ''}, which is its budget",
             _lift(entry),
         )  # fmt: skip
     return _relaunch(context, host, entry, entry.reason, entry.message, (*recent, host.now))

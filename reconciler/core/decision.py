@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from reconciler.core.agent import Agent
+from reconciler.core.agent import Activity, Agent
 from reconciler.core.diff import Change, Entry
 from reconciler.core.launching import Context, command_of, launch_steps, strategy_of, workdir_of
 from reconciler.core.observed import Reached, SessionSeen, clean
@@ -32,7 +32,7 @@ class Decision:
 
 def look_at(entry: Entry, host: Reached) -> str:
     """Where to look at what cannot be read."""
-    return f"look at {host.state_dir}/sessions/{entry.name} on {host.name}"
+    return f"what is there: reconciler ls {host.name}:{host.state_dir}/sessions/{entry.name}"
 
 
 def lacking(context: Context, host: Reached, entry: Entry, session: Session) -> Decision | None:
@@ -69,14 +69,19 @@ def protection(context: Context, entry: Entry, record: Record) -> tuple[str, str
     """Who protects a session and since when, as `by ...`; and what lifts it."""
     lift = f"reconciler unprotect {entry.address}"
     if record.protected_by:
-        return f"by {clean(record.protected_by, 80)}{_since(record.protected_at)}", lift
+        return f"by {clean(record.protected_by, 80)}{since(record.protected_at)}", lift
     if entry.desired is None or not entry.desired.protect:
-        return "by the specs that were applied last", lift
+        revision = f" (revision {clean(record.revision, 12)})" if record.revision else ""
+        return f"by the specs that were applied last{revision}", lift
     place = context.desired.locate(entry.address, "protect")
-    return f"by the specs{f' at {place.file}:{place.line}' if place else ''}", "set protect = false first"
+    return (
+        f"by the specs{f' at {place.file}:{place.line}' if place else ''}",
+        f"set protect = false there, then: {lift}",
+    )
 
 
-def _since(at: int) -> str:
+def since(at: float) -> str:
+    """` since 2026-12-01 08:00 UTC`; nothing where nobody said when, or no such time exists."""
     try:
         return f" since {datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M} UTC"
     except (OverflowError, ValueError, OSError):  # whatever a host says
@@ -112,7 +117,7 @@ def diverged(entry: Entry, why: str) -> Decision:
     """Blocked, until somebody says which copy counts."""
     return Decision(
         "blocked", "diverged", f"the host's and the archive's copy of its conversation differ: {why}",
-        f"reconciler sync {entry.name} --take archive, or --take host",
+        f"reconciler sync {entry.name} --take archive, or reconciler sync {entry.name} --take host",
     )  # fmt: skip
 
 
@@ -146,7 +151,22 @@ def stop_steps(
     if busy(agent, seen):
         then = "then interrupts" if stop.then == "interrupt" else "then leaves it"
         note = f"; {activity_of(agent, seen).state}: waits up to {span(stop.timeout)} for idle, {then}"
+        note += f" ({told(activity_of(agent, seen))})"
     return (IdleStep(entry.name, host.name, record.agent, stop), *endings), note
+
+
+def told(activity: Activity) -> str:
+    """Who says what an agent does, and since when."""
+    detail = f": {clean(activity.detail, 80)}" if activity.detail else ""
+    return f"says its {activity.source or 'agent'}{since(activity.since) if activity.since else ''}{detail}"
+
+
+def not_idle(session: str, stop: Stop, last: Activity) -> tuple[str, str]:
+    """What is said of a session that did not become idle in time, and what to do about it."""
+    return (
+        f"still {last.state} after {span(stop.timeout)} ({told(last)}), not idle; left as it is",
+        f'end its turn: reconciler attach {session}; or set stop = {{ when = "now" }}, then: reconciler apply',
+    )
 
 
 def span(seconds: float) -> str:

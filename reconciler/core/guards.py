@@ -9,14 +9,21 @@ from reconciler.core.plan import LAUNCHES, Action, Plan
 from reconciler.core.spec import Desired, name_of
 from reconciler.errors import GuardError
 
+EMPTY = "the specs declare nothing at all: this is taken for a mistake, and nothing is stopped"
+NOT_EMPTY = (
+    'to stop everything keep the hosts, or set state = "stopped" in [defaults.session], then: reconciler apply; '
+    "whether the files are back: reconciler validate"
+)
+_NAMED = 3  # sessions that a refusal names
+
 
 def check_emptiness(desired: Desired) -> None:
     """Specs without any resource are taken for a mistake, not for a wish to stop everything."""
     if desired.empty:
         raise GuardError(
-            "the specs declare nothing at all: this is taken for a mistake, and nothing is stopped",
+            EMPTY,
             code="empty-specs",
-            remedy='to stop everything, keep the hosts, or set state = "stopped" in [defaults.session]',
+            remedy=NOT_EMPTY,
         )
 
 
@@ -27,13 +34,22 @@ def allowed_stops(max_stop: str, running: int) -> int:
     return int(max_stop)
 
 
-def check_stops(plan: Plan, max_stop: str) -> None:
-    """Refuse a plan that stops more of the running sessions than `max_stop` allows."""
-    stops = sum(1 for action in plan.actions if action.stops_running)
+def limit_of(desired: Desired) -> str:
+    """Where the specs say how many sessions may be stopped, for people."""
+    place = desired.locate("fleet", "max_stop")
+    return f" at {place.file}:{place.line}" if place else " by default"
+
+
+def check_stops(plan: Plan, max_stop: str, where: str = "") -> None:
+    """Refuse a plan that stops more of the running sessions than `max_stop`, which stands `where`, allows."""
+    stopped = [action.address for action in plan.actions if action.stops_running]
+    stops = len(stopped)
+    more = f" and {stops - _NAMED} more" if stops > _NAMED else ""
     allowed = allowed_stops(max_stop, plan.running)
     if stops > allowed:
         raise GuardError(
-            f"the plan stops {stops} of {plan.running} running sessions; max_stop = {max_stop} allows {allowed}",
+            f"the plan stops {stops} of {plan.running} running sessions; max_stop = {max_stop} allows {allowed}"
+            f"{f' (said{where})' if where else ''}: {', '.join(stopped[:_NAMED])}{more}",
             code="max-stop",
             remedy=f"if it is meant: reconciler apply --max-stop {stops}",
         )

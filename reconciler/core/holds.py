@@ -42,9 +42,10 @@ class Suspension:
     at: datetime | None = None
 
     def sentence(self) -> str:
-        """`suspended by ann until 2026-12-01 08:00: REASON`, for people."""
+        """`suspended by ann since 2026-11-30 18:00 until 2026-12-01 08:00: REASON`, for people."""
         what = "" if self.address.startswith(("session.", "group_chat.")) else f"{self.address} is "
         by = f" by {self.by}" if self.by else ""
+        by += f" since {self.at:%Y-%m-%d %H:%M}" if self.at else ""
         until = f" until {self.until:%Y-%m-%d %H:%M}" if self.until else ""
         return f"{what}suspended{by}{until}" + (f": {self.reason}" if self.reason else "")
 
@@ -83,5 +84,5 @@ def _suspended(desired: Desired, entry: Entry, by_address: Mapping[str, Suspensi
     if declared:
         place = desired.locate(entry.address, "suspend")
         where = f" at {place.file}:{place.line}" if place else ""
-        return Hold("suspended", f"suspended by the specs{where}", "suspend = false there")
+        return Hold("suspended", f"suspended by the specs{where}", "set suspend = false there, then: reconciler apply")
     return None

@@ -50,6 +50,7 @@ class Action:
     needs: tuple[Need, ...] = ()
     stops_running: bool = False
     anyway: bool = False  # it begins whatever became of those that come first
+    again: str = ""  # tells a repeat under the same plan from the first time, where hosts must not take them for one
 
     @property
     def to_remote_sync(self) -> bool:

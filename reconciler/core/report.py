@@ -70,11 +70,20 @@ def apply_exit_code(report: Report) -> int:
     if status & {"failed", "skipped", "unknown"}:
         if "done" in status:
             return 3
-        if all(o.code == "stale" for o in report.outcomes):
-            return 5
+        if codes := _not_begun({o.code for o in report.outcomes}):
+            return codes
         waits = all(o.code in ("not-ready", "not-idle", "dependency") for o in report.outcomes)
         return 9 if waits else 1
     return _rest(report.plan.actions, bool(status))
+
+
+def _not_begun(codes: set[str]) -> int:
+    """Where nothing of what was approved of is begun: its hosts are silent, it is blocked, or stale."""
+    if codes == {"unreached"}:
+        return 4
+    if codes == {"blocked"}:
+        return 7
+    return 5 if codes <= {"stale", "unreached", "blocked"} else 0
 
 
 def _rest(actions: Iterable[Action], something_done: bool) -> int:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, TypeGuard
+from typing import Any, Literal, TypeGuard
 
 from reconciler.core import jsons
 from reconciler.core.plan import SEVERITY, Action, Plan
@@ -15,6 +15,9 @@ from reconciler.core.report import Outcome
 FORMAT = "1.0"
 LIFETIME = 24 * 3600.0  # seconds for which a saved plan may be applied
 SIZE_LIMIT = 50_000_000  # bytes
+MAKE_ANEW = "reconciler plan -o FILE, then apply that one"
+_CODES = {"unknown": "unreached", "blocked": "blocked"}  # of what may be begun another time
+Verdict = Literal["begin", "done", "stale"]
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,11 @@ class Approved:
     verb: str
     precondition: str
     hosts: tuple[str, ...]
+
+    @property
+    def key(self) -> str:
+        """What tells it apart within its plan: an orphan may bear the same name on two hosts."""
+        return f"{self.address}@{self.host}"
 
 
 @dataclass(frozen=True)
@@ -51,14 +59,27 @@ def to_json(
     plan: Plan, at: float, restart: tuple[str, ...] = (), take_over: tuple[str, ...] = (), max_stop: str | None = None
 ) -> str:
     """The plan as a file. Holds no step and no value of an environment: those are worked out again."""
-    document = plan_json(plan)
-    approved = [asdict(approve(action)) for action in plan.effective]
-    saved = {
-        "type": "reconciler-plan", "format_version": FORMAT, "id": plan.id, "fleet": plan.fleet,
-        "revision": plan.revision, "at": at, "restart": list(restart), "take_over": list(take_over),
-        "max_stop": max_stop, "approved": approved, "plan": document, "text": render(plan),
+    saved = saved_of(plan, at, restart, take_over, max_stop)
+    table = {**to_table(saved), "plan": plan_json(plan), "text": render(plan)}
+    return json.dumps(table, indent=1) + "\n"
+
+
+def saved_of(
+    plan: Plan, at: float, restart: tuple[str, ...] = (), take_over: tuple[str, ...] = (), max_stop: str | None = None
+) -> SavedPlan:
+    """What of a plan is approved of, without its printed form."""
+    approved = tuple(map(approve, plan.effective))
+    return SavedPlan(plan.id, plan.fleet, plan.revision, at, restart, take_over, max_stop, approved, "")
+
+
+def to_table(saved: SavedPlan) -> dict[str, Any]:
+    """The same as JSON data, for `parse_table`."""
+    return {
+        "type": "reconciler-plan", "format_version": FORMAT, "id": saved.id, "fleet": saved.fleet,
+        "revision": saved.revision, "at": saved.at, "restart": list(saved.restart),
+        "take_over": list(saved.take_over), "max_stop": saved.max_stop, "approved": list(map(asdict, saved.actions)),
+        "text": saved.text,
     }  # fmt: skip
-    return json.dumps(saved, indent=1) + "\n"
 
 
 def approve(action: Action) -> Approved:
@@ -68,7 +89,11 @@ def approve(action: Action) -> Approved:
 
 def parse_saved(text: str) -> SavedPlan:
     """Read a saved plan. Raises ValueError saying what is wrong with it."""
-    found = jsons.loads(text)
+    return parse_table(jsons.loads(text))
+
+
+def parse_table(found: object) -> SavedPlan:
+    """The same of JSON data. Raises ValueError."""
     if not isinstance(found, dict) or found.get("type") != "reconciler-plan":
         raise ValueError("no saved plan")
     if found.get("format_version") != FORMAT:
@@ -113,41 +138,71 @@ def _approved(item: object) -> Approved:
     return Approved(**words, hosts=_words(item, "hosts"))
 
 
-def bounded(saved: SavedPlan, fresh: Plan) -> tuple[Plan, dict[str, Outcome]]:
+def strict(approved: Approved, action: Action) -> Verdict:
+    """An action is begun where it is the very one that was approved of."""
+    return "begin" if approve(action) == approved else "stale"
+
+
+def bounded(
+    saved: SavedPlan,
+    fresh: Plan,
+    judge: Callable[[Approved, Action], Verdict] = strict,
+    anew: str = MAKE_ANEW,
+) -> tuple[Plan, dict[str, Outcome]]:
     """What of a fresh plan is approved of; and the outcomes, by `ADDRESS@HOST`, of approved actions not to be begun.
 
     An action that the fresh plan lacks is done already. One that rests on something else now, or would do something
-    else, is stale. What nobody approved of does not happen.
+    else, is stale, as `judge` says. What nobody approved of does not happen. `anew` is the command for what is stale.
     """
     now = {f"{action.address}@{action.host}": action for action in fresh.actions}
     outcomes: dict[str, Outcome] = {}
     allowed = []
     for approved in saved.actions:
-        key = f"{approved.address}@{approved.host}"
-        action = now.get(key)
-        if action is None:
+        action = now.get(approved.key)
+        verdict = judge(approved, action) if action is not None else "done"
+        silent = [name for name in approved.hosts if fresh.hosts.get(name) is not None]
+        if action is None and silent:  # nobody knows what left the specs there
+            why = f"{silent[0]} was not observed: {fresh.hosts[silent[0]]}"
+            outcomes[approved.key] = stale(approved, why, f"reconciler status host.{silent[0]}", "unreached")
+        elif action is None or verdict == "done":
             done = Outcome(approved.address, approved.host, approved.verb, "done", message="it is so already")
-            outcomes[key] = done
-        elif approve(action) == approved:
-            allowed.append(action)
+            outcomes[approved.key] = done
+        elif verdict == "begin":
+            allowed.append((approved, action))
         else:
-            outcomes[key] = stale(approved, f"it would be: {action.verb} ({action.message})")
-    kept = {action.address for action in allowed}
-    # Whoever comes after something stale is not begun either.
-    gone = {approved.address for approved in saved.actions if outcomes.get(f"{approved.address}@{approved.host}")
-            and outcomes[f"{approved.address}@{approved.host}"].status != "done"}  # fmt: skip
+            outcomes[approved.key] = _not_begun(approved, action, anew)
+    return _ready(fresh, allowed, outcomes, anew), outcomes
+
+
+def _ready(fresh: Plan, allowed: list[tuple[Approved, Action]], outcomes: dict[str, Outcome], anew: str) -> Plan:
+    """The allowed actions, but those that come after something that is not begun: they get their outcomes here."""
+    kept = {action.address for _, action in allowed}
+    others = {action.address: action for action in fresh.effective if action.address not in kept}
+    gone = {outcome.address: outcome for outcome in outcomes.values() if outcome.status != "done"}
     ready = []
-    for action in allowed:
-        if action.anyway or not gone & set(action.after):
-            ready.append(replace(action, after=tuple(first for first in action.after if first in kept)))
+    for approved, action in allowed:
+        names = () if action.anyway else sorted(action.after)
+        first = next((gone[name] for name in names if name in gone), None)
+        other = next((others[name] for name in names if name in others), None)
+        if first is not None:
+            word = {"unreached": "not observed", "blocked": "blocked"}.get(first.code, "stale")
+            late = stale(approved, f"it comes after {first.address}, which is {word}", first.remedy, first.code)
+        elif other is not None:
+            why = f"it comes after {other.address}, and nobody approved of that: {other.verb} ({other.message})"
+            late = stale(approved, why, anew, "blocked")
+        else:
+            ready.append(replace(action, after=tuple(name for name in action.after if name in kept)))
             continue
-        first = next(iter(sorted(gone & set(action.after))))
-        outcomes[f"{action.address}@{action.host}"] = stale(approve(action), f"it comes after {first}, which is stale")
-        gone.add(action.address)
-    return replace(fresh, actions=tuple(ready)), outcomes
+        outcomes[approved.key] = gone[action.address] = late
+    return replace(fresh, actions=tuple(ready))
 
 
-def stale(approved: Approved, why: str) -> Outcome:
-    """The outcome of an approved action that is not begun."""
-    remedy = "reconciler plan -o FILE, then apply that one"
-    return Outcome(approved.address, approved.host, approved.verb, "skipped", 0.0, "stale", why, remedy)
+def _not_begun(approved: Approved, action: Action, anew: str) -> Outcome:
+    code = _CODES.get(action.verb, "stale")
+    remedy = action.remedy if code != "stale" else anew
+    return stale(approved, f"it would be: {action.verb} ({action.message})", remedy, code)
+
+
+def stale(approved: Approved, why: str, remedy: str = MAKE_ANEW, code: str = "stale") -> Outcome:
+    """The outcome of an approved action that is not begun. Codes: stale; unreached and blocked, which may pass."""
+    return Outcome(approved.address, approved.host, approved.verb, "skipped", 0.0, code, why, remedy)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from reconciler.core.agent import Agent
+from reconciler.core.decision import since
 from reconciler.core.diff import Diff, Entry
 from reconciler.core.observed import Observed, Reached, Unreached, clean
 from reconciler.core.plan import Action, Plan
@@ -41,6 +42,7 @@ class Status:
     seen: Mapping[str, Any] = field(default_factory=dict)
     revision: Mapping[str, str | None] = field(default_factory=dict)
     message: str = ""
+    remedy: str = ""  # what lifts what holds it
 
 
 def statuses(
@@ -111,13 +113,17 @@ def _session(
     if entry.kind == "unknown":
         ready = "Unknown"
     message = action.message if action else ""
+    remedy = action.remedy if action is not None and action.verb == "blocked" else ""
     conditions = [Condition("Ready", ready, entry.reason, message or entry.message)]
     if hold is not None:
-        phase, message = "suspended", hold.message
+        phase, message, remedy = "suspended", hold.message, hold.remedy
         conditions.append(Condition("Suspended", "True", "suspended", hold.message))
     if seen is not None and seen.record is not None and seen.record.is_protected:
         reason = "by-command" if seen.record.protected_by else "by-specs"
-        conditions.append(Condition("Protected", "True", reason, clean(seen.record.protected_by, 80)))
+        who = clean(seen.record.protected_by, 80)
+        conditions.append(
+            Condition("Protected", "True", reason, who + (since(seen.record.protected_at) if who else ""))
+        )
     if action is not None and action.verb == "blocked" and action.reason not in _WAITING:
         kind = "Reconciling" if action.reason in PASSING else "Stalled"
         conditions.append(Condition(kind, "True", action.reason, action.message))
@@ -134,6 +140,7 @@ def _session(
     return Status(
         entry.address, entry.host, phase, tuple(conditions), _observed(entry, host, agents), revision,
         message or (entry.message if entry.kind == "unknown" or entry.reason == "suspended" else ""),
+        remedy,
     )  # fmt: skip
 
 
@@ -207,6 +214,7 @@ def status_json(found: tuple[Status, ...]) -> dict[str, Any]:
                 ],
                 "observed": dict(s.seen),
                 "revision": dict(s.revision),
+                "remedy": s.remedy,
             }
             for s in found
         ],

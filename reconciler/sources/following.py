@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from reconciler.core.guards import EMPTY, NOT_EMPTY
 from reconciler.core.location import check_commit
 from reconciler.errors import SourceError, SpecError, UsageError
 from reconciler.sources import Revision, Source
@@ -121,15 +122,16 @@ class Following:
         if found.desired.empty:
             return self._trouble(
                 "empty-specs",
-                "the specs declare nothing at all: this is taken for a mistake",
-                'to stop everything, keep the hosts, or set state = "stopped" in [defaults.session]',
+                EMPTY,
+                NOT_EMPTY,
                 found.id,
             )
         before = self._last.files if self._last else 0
         lost = before - found.files
         # Whoever pins a commit has said which one is meant.
         if before >= _MANY and lost * 2 > before and found.id != self._accepted and pinned is None:
-            message = f"{lost} of {before} spec files are gone since the last good revision: taken for a mistake"
+            good = self._last.id if self._last else ""
+            message = f"{lost} of {before} spec files are gone since the last good revision {good}: taken for a mistake"
             return self._trouble(
                 "mass-loss", message, f"if it is meant: reconciler reconcile --accept {found.id}", found.id
             )

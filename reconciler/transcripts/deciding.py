@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from reconciler import drivers
 from reconciler.core.agent import Agent
 from reconciler.core.observed import Reached, SessionSeen
+from reconciler.core.spec import address_of
 from reconciler.errors import OperationError
 from reconciler.hosts import Connection
 from reconciler.runtimes.operations import Credentials
@@ -18,6 +19,10 @@ from reconciler.transcripts.scripts import text
 from reconciler.transcripts.staging import outgoing, stage
 from reconciler.transcripts.work import PullResult
 from reconciler.transports.quoting import quote
+
+
+def _address(seen: SessionSeen) -> str:
+    return address_of(seen.name, seen.record.agent if seen.record else "")
 
 
 async def take_archive(
@@ -31,8 +36,10 @@ async def take_archive(
     assert archived is not None
     if seen.live:
         raise OperationError(
-            f"session.{result.session} is {seen.state}: its conversation cannot be replaced under it",
-            code="already-running", remedy="take it out of the specs, apply, then sync again",
+            f"{_address(seen)} is {seen.state}: its conversation cannot be replaced under it",
+            code="already-running",
+            remedy="take it out of the specs, then: reconciler apply; "
+            f"then: reconciler sync {seen.name} --take archive",
         )  # fmt: skip
     manifest = await asyncio.to_thread(archive.manifest, result.session, result.conversation)
     forks = {fork.name: fork for fork in result.forks if fork.name in archived.files}
@@ -58,8 +65,8 @@ async def purge_host(
     record = seen.record
     if seen.live or record is None:
         raise OperationError(
-            f"session.{seen.name} is {seen.state}: nothing was deleted", code="already-running",
-            remedy="take it out of the specs, apply, then purge",
+            f"{_address(seen)} is {seen.state}: nothing was deleted", code="already-running",
+            remedy=f"take it out of the specs, then: reconciler apply; then: reconciler purge {seen.name}",
         )  # fmt: skip
     named = record.conversation or ""
     store = seen.facts.store or ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections.abc import Iterator, Mapping
@@ -121,3 +122,11 @@ class Reader:
     def purged(self, session: str, conversation: str) -> bool:
         """Whether a conversation was purged."""
         return self.storage.size(f".tombstones/{folder_of(session, conversation)}.json") is not None
+
+    def purged_at(self, session: str, conversation: str) -> float:
+        """When a conversation was purged; 0 where nobody knows."""
+        try:
+            found = json.loads(self.small(f".tombstones/{folder_of(session, conversation)}.json", 10_000) or b"")
+            return float(found["date"])
+        except (ValueError, TypeError, KeyError):
+            return 0.0

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import IO, Literal
 
 from reconciler.core.agent import Agent
+from reconciler.core.decision import since
 from reconciler.core.observed import SessionSeen, StoreFile
 from reconciler.core.transcript import FILES_LIMIT, Archived, HostFile, Relation, overall, unchanged
 from reconciler.errors import OperationError, ReconcilerError
@@ -53,6 +54,7 @@ class PullResult:
     forks: tuple[Fork, ...] = ()
     archived: Archived | None = None
     error: ReconcilerError | None = None
+    purged_at: float = 0.0
 
     @property
     def message(self) -> str:
@@ -64,7 +66,8 @@ class PullResult:
             "unchanged": "nothing new",
             "archive-ahead": f"{self.host} has only a beginning of what the archive has",
             "diverged": "; ".join(_fork_words(self.host, fork) for fork in self.forks) or "the copies differ",
-            "purged": "it was purged; the copy on the host is left alone",
+            "purged": f"it has been purged{since(self.purged_at) if self.purged_at else ''}; "
+            "the copy on the host is left alone",
             "unknown": "nobody looked at its files",
         }.get(self.outcome, self.outcome)
 
@@ -127,7 +130,9 @@ class Work:
         if not self.conversation:
             return self.finish("unknown")
         if self.archive.purged(self.item.session, self.conversation):
-            return self.finish("purged")
+            at = self.archive.purged_at(self.item.session, self.conversation)
+            self.result = PullResult(self.item.session, self.conversation, self.host, "purged", purged_at=at)
+            return None
         self.manifest = self.archive.manifest(self.item.session, self.conversation)
         if self.exports:
             return None

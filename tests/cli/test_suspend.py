@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 import time
@@ -54,13 +55,16 @@ def machine(tmp_path: Path) -> Machine:
 def test_what_is_suspended_is_blocked_in_every_command_until_it_is_lifted(machine: Machine) -> None:
     said = machine.run("suspend", "api", "--until", "2099-12-01T08:00", "--reason", "the demo")
     assert said == "session.api is suspended by ann until 2099-12-01 08:00: the demo\n"
-    sentence = "suspended by ann until 2099-12-01 08:00: the demo"
     (planned,) = json.loads(machine.run("plan", "--json").partition("\n}\n")[0] + "\n}")["actions"]
-    assert (planned["verb"], planned["reason"], planned["message"]) == ("blocked", "suspended", sentence)
+    assert (planned["verb"], planned["reason"]) == ("blocked", "suspended")
+    sentence = planned["message"]
+    since = r"since 20\d\d-\d\d-\d\d \d\d:\d\d"
+    assert re.fullmatch(rf"suspended by ann {since} until 2099-12-01 08:00: the demo", sentence)
     assert sentence in machine.run("apply", "--auto-approve", code=7)
     assert sentence in machine.run("why", "api")
     (found,) = json.loads(machine.run("status", "session.api", "--json"))["resources"]
-    assert found["phase"] == "suspended"
+    assert (found["phase"], found["remedy"]) == ("suspended", "reconciler unsuspend session.api")
+    assert "session.api: reconciler unsuspend session.api" in machine.run("status", "session.api")
     assert machine.run("unsuspend", "session.api") == "session.api is not suspended any more\n"
     assert "1 to start" in machine.run("plan")
 

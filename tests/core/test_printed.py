@@ -45,7 +45,7 @@ GOLDEN = """\
 
 host.gpu
   -/+ session.db  changed: env.KEY, model; the conversation goes on; busy: waits up to 10m for idle, \
-then interrupts  fleet.toml:8
+then interrupts (says its registry)  fleet.toml:8
         env.KEY: (set) → (changed)
         model: (none) → opus
     + session.api  not on the host yet  fleet.toml:9
@@ -53,7 +53,7 @@ then interrupts  fleet.toml:8
 
 host.local
     ! session.web  it is protected by the specs at fleet.toml:15: it would stop  fleet.toml:13
-        remedy: set protect = false first
+        remedy: set protect = false there, then: reconciler unprotect session.web
     - session.old  no spec declares it any more
 
 host.far: far: connection refused

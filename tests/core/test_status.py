@@ -97,7 +97,7 @@ def test_the_document_has_the_fields_that_scripts_rely_on() -> None:
     document = json.loads(json.dumps(status_json(tuple(every.values()))))
     assert document["format_version"] == "1.0"
     session = document["resources"][-1]
-    assert set(session) == {"address", "phase", "conditions", "observed", "revision"}
+    assert set(session) == {"address", "phase", "conditions", "observed", "remedy", "revision"}
     assert {"type", "status", "reason", "message", "last_transition"} == set(session["conditions"][0])
     expected = {"state": "running", "activity": "waiting", "host": "local", "pid": 100,
                 "conversation_id": CONVERSATION, "since": NOW - 60, "age": 60, "waiting_for": "permission"}  # fmt: skip

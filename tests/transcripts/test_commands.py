@@ -96,7 +96,7 @@ def test_where_the_copies_part_both_are_shown_and_nothing_is_decided(world: Worl
     assert found["outcome"] == "diverged"
     assert found["forks"][0]["host"]["size"] == len(theirs)
     assert found["forks"][0]["archive"]["size"] == len(ours)
-    assert "--take archive|host" in world.ok("sync", code=3)
+    assert "reconciler sync api --take archive, or reconciler sync api --take host" in world.ok("sync", code=3)
     assert (world.archived(), world.path.read_bytes()) == (ours, theirs)
     assert "no terminal" in world.ok("sync", "api", "--take", "host", code=64)
     assert "named" in world.ok("sync", "--take", "host", "--auto-approve", code=64)

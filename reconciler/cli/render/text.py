@@ -33,9 +33,9 @@ def _paint(line: str) -> str:
     return typer.style(line[:end], fg=_COLOURS[verbs[match[2]]]) + line[end:]
 
 
-def warn_of_stops(plan: Plan, max_stop: str) -> None:
+def warn_of_stops(plan: Plan, max_stop: str, where: str = "") -> None:
     """Say already at the plan that apply would refuse it."""
     try:
-        check_stops(plan, max_stop)
+        check_stops(plan, max_stop, where)
     except GuardError as error:
         typer.echo(f"warning: apply will refuse this: {error.message}\n  remedy: {error.remedy}", err=True)
