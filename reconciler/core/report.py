@@ -63,7 +63,7 @@ def plan_exit_code(plan: Plan, *, detailed: bool) -> int:
 
 
 def apply_exit_code(report: Report) -> int:
-    """0 done · 1 nothing done · 3 partial · 4 unknown hosts left · 5 stale · 7 nothing but blocked · 9 · 130."""
+    """0 done · 1 nothing done · 3 partial · 4 unknown hosts left · 5 stale · 6 overtaken · 7 only blocked · 9 · 130."""
     if report.interrupted:
         return 130
     status = {outcome.status for outcome in report.outcomes}
@@ -72,6 +72,8 @@ def apply_exit_code(report: Report) -> int:
             return 3
         if all(o.code == "stale" for o in report.outcomes):
             return 5
+        if all(o.code in ("fence-stale", "lease-held", "dependency") for o in report.outcomes):
+            return 6  # it slept past its lease, and another controller took over before it did anything
         waits = all(o.code in ("not-ready", "not-idle", "dependency") for o in report.outcomes)
         return 9 if waits else 1
     return _rest(report.plan.actions, bool(status))

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -133,6 +133,16 @@ class PlainHost(Host):
         while more := {process.pid for process in everything if process.parent in ours} - ours:
             ours |= more
         return [process for process in everything if process.pid in ours]
+
+    def send_signal(self, number: signal.Signals, wanted: Callable[[list[str]], bool]) -> int:
+        """Send a signal to each process there whose argv is wanted; how many there were."""
+        found = 0
+        for pid, argv in self.processes():
+            if wanted(argv):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
+                    found += 1
+        return found
 
     def _signal(self, number: signal.Signals, *, only_sshd: bool = False) -> None:
         for pid, argv in self.processes():
