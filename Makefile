@@ -12,7 +12,7 @@ PYTEST = $(BIN)/python -m pytest
 PYTEST_ARGS ?= -n 4 --dist loadfile
 SHELLCHECK = shellcheck -s sh -e SC2034,SC2154,SC1007,SC2088,SC2015,SC2016
 
-.PHONY: help demo test check fix bench
+.PHONY: help demo test check fix bench chaos
 
 help:
 	@echo 'make demo    two hosts, four agents, a power cut: a minute, nothing needed, nothing left'
@@ -20,6 +20,7 @@ help:
 	@echo 'make check   ruff, mypy, import contracts, shellcheck'
 	@echo 'make fix     let ruff repair what it can'
 	@echo 'make bench   the figures of the performance table'
+	@echo 'make chaos   random faults on real hosts, ten minutes at most: SEED=n repeats one, SCRIPTS=n, MINUTES=n'
 
 # It makes its own .venv where needed, without the tools for development.
 demo:
@@ -48,6 +49,11 @@ fix: .venv/dev
 
 bench: .venv/dev
 	$(BIN)/python -m benchmarks
+
+# Three hosts and two machines for each script; as root on Linux with networks of their own, else with fewer faults.
+chaos: .venv/dev
+	$(BIN)/python -m chaos $(if $(SEED),--seed $(SEED)) $(if $(SCRIPTS),--scripts $(SCRIPTS)) \
+	  $(if $(MINUTES),--minutes $(MINUTES)) $(CHAOS_ARGS)
 
 # The stamp says which pyproject.toml the environment was made for.
 .venv/dev: pyproject.toml
