@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from chaos.broken import Broken
 from tests.e2e.program import Site
 
 _PAUSE = 0.1  # seconds between two looks
+_PROC = Path("/proc")
 
 
 class Watch(threading.Thread):
@@ -52,7 +54,7 @@ class Watch(threading.Thread):
         first = self._alive()
         if not any(len(places) > 1 for places in first.values()):
             return
-        # Hosts are not looked at in one moment: only who is still there counts.
+        # Processes are not looked at in one moment: only who is still there counts.
         second = self._alive()
         for conversation, places in first.items():
             still = [place for place in places if place in second.get(conversation, ())]
@@ -61,14 +63,25 @@ class Watch(threading.Thread):
 
     def _alive(self) -> dict[str, list[str]]:
         found: dict[str, list[str]] = {}
-        for site in self._sites:
-            with contextlib.suppress(OSError, ValueError, IndexError):  # it is down
-                for pid, argv in site.host.processes():
-                    if self._needle in " ".join(argv):
-                        self._say("I9", f"the secret is in the argv of {argv[0]} on {site.host.name}")
-                    if "script-agent" in " ".join(argv[:2]) and len(argv) > 3:
-                        found.setdefault(argv[3], []).append(f"{site.host.name}/{pid}")
+        for pid, argv in self._processes():
+            if self._needle in " ".join(argv):
+                self._say("I9", f"the secret is in the argv of {argv[0]}, pid {pid}")
+            if "script-agent" in " ".join(argv[:2]) and len(argv) > 3:
+                found.setdefault(argv[3], []).append(pid)
         return found
+
+    def _processes(self) -> Iterator[tuple[str, list[str]]]:
+        """Of all hosts, and where there is /proc of the controllers too: it shows what is in the hosts' namespaces."""
+        if _PROC.is_dir():
+            for entry in os.listdir(_PROC):
+                if entry.isdigit():
+                    with contextlib.suppress(OSError):  # it has ended
+                        line = (_PROC / entry / "cmdline").read_bytes().rstrip(b"\0").decode("utf-8", "replace")
+                        yield entry, line.split("\0")
+            return
+        for site in self._sites:
+            for pid, argv in site.host.processes():
+                yield f"{site.host.name}/{pid}", argv
 
     def _written(self) -> None:
         for site in self._sites:

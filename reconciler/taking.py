@@ -56,7 +56,8 @@ async def look(hosts: Hosts, desired: Desired, names: Iterable[str]) -> tuple[li
         seconds, fence = answer.get("seconds"), answer.get("fence")
         if not isinstance(seconds, int) or not isinstance(fence, int):
             return HostError(f"{name}: it does not say who holds its lease", code="protocol")
-        return Held(connection, fence, clean(answer.get("holder", ""), 400), seconds, clean(answer.get("local", "")))
+        left = min(max(seconds, 0), 600)  # no lease lasts longer
+        return Held(connection, fence, clean(answer.get("holder", ""), 400), left, clean(answer.get("local", "")))
 
     found = await asyncio.gather(*map(one, names))
     return [f for f in found if isinstance(f, Held)], [f for f in found if isinstance(f, HostError)]
