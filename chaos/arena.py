@@ -20,6 +20,7 @@ from chaos.watch import Watch
 from tests.e2e.fleet import Fleet, Host
 from tests.e2e.machines import Machine
 from tests.e2e.program import Program, Site, install_script_agent
+from tests.e2e.test_faults import boundaries
 
 APPLIES = 8  # after the faults have stopped; more is not "a bounded number"
 _LONGEST = 100.0  # seconds that an apply may take
@@ -47,6 +48,20 @@ class Arena:
                 shutil.rmtree(host.home / name, ignore_errors=True)
 
 
+class Neighbour(Program):
+    """A controller with a state of its own on this very machine, where it can have no name of its own."""
+
+    def __init__(self, fleet: Fleet, name: str, number: int) -> None:
+        super().__init__(fleet, f"{name}-{number}")
+        self.name = name
+        self.env = {"XDG_STATE_HOME": str(self.directory / "state"), "XDG_DATA_HOME": str(self.directory / "data")}
+
+    @property
+    def journal(self) -> Path:
+        """The journal of this fleet here."""
+        return self.directory / "state/reconciler" / self.name / "controller/journal.sqlite"
+
+
 class Trial:
     """One script being carried out in an arena."""
 
@@ -68,11 +83,7 @@ class Trial:
         if self.fleet.namespaces:
             found: list[Program] = [Machine(self.fleet, self.name, hostname) for hostname in ("desk", "lap")]
         else:
-            found = [Program(self.fleet, f"{self.name}-{number}") for number in range(2)]
-            for program in found:
-                program.name = self.name
-                places = {"XDG_STATE_HOME": "state", "XDG_DATA_HOME": "data"}
-                program.env = {key: str(program.directory / place) for key, place in places.items()}
+            found = [Neighbour(self.fleet, self.name, number) for number in range(2)]
         for program in found:
             program.env["CHAOS_NEEDLE"] = self.needle
         return found
@@ -112,8 +123,9 @@ class Trial:
                 self._quiet()
                 self._begin(fault)
                 self._away[fault.host] = invariants.touched(self.sites[fault.host])
+        before = _done(self.controllers[: step.controllers])
         processes = [p.start("apply", "--auto-approve", "--json") for p in self.controllers[: step.controllers]]
-        self._timeline(step, processes)
+        self._timeline(step, processes, before)
         for process in processes:
             self.said.append(_ended(process, self.broken))
         for fault in step.faults:
@@ -122,7 +134,9 @@ class Trial:
                 self.broken += invariants.untouched(fault.host, self._away.pop(fault.host), now)
                 self._heal(fault)
 
-    def _timeline(self, step: Step, processes: list[subprocess.Popen[str]]) -> None:
+    def _timeline(self, step: Step, processes: list[subprocess.Popen[str]], before: int) -> None:
+        if step.at_work:
+            _until_at_work(self.controllers[: step.controllers], processes, before)
         begun = time.monotonic()
         events = [(fault.at, 0, fault) for fault in step.faults if fault.kind != "away"]
         events += [(fault.at + fault.lasts, 1, fault) for fault in step.faults if fault.kind != "away"]
@@ -234,6 +248,17 @@ def _ended(process: subprocess.Popen[str], broken: list[Broken]) -> str:
         output = process.communicate()[0]
         broken.append(Broken("I1", f"an apply did not end within {_LONGEST:g} s: {output[-1500:]}"))
         return output
+
+
+def _done(programs: list[Program]) -> int:
+    """How many intents and outcomes stand in the journals."""
+    return sum(boundaries(program.journal) for program in programs)
+
+
+def _until_at_work(programs: list[Program], processes: list[subprocess.Popen[str]], before: int) -> None:
+    """Until the first intent since `before`, or until there is none to wait for."""
+    while _done(programs) <= before and any(process.poll() is None for process in processes):
+        time.sleep(0.01)
 
 
 def _history(program: Program) -> list[dict[str, Any]]:

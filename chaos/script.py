@@ -13,7 +13,7 @@ SMALL = "c"  # the host with a disk of its own
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that breaks: at so many seconds after an apply began, for so long. `host` "" is a controller."""
+    """One thing that breaks: so many seconds after the step's clock began, for so long. `host` "" is a controller."""
 
     kind: str
     host: str
@@ -32,11 +32,12 @@ class Session:
     prompt: int = 0
 
     def text(self, name: str) -> str:
-        """Its table."""
+        """Its table. Without a terminal a message has to come with a new process."""
+        changed = 'on_prompt_change = "restart"\n' if self.strategy == "process" else ""
         return (
             f'[sessions.{name}]\nhost = "{self.host}"\nagent = "script"\nstrategy = "{self.strategy}"\n'
             f'state = "{self.state}"\nprompt = "MARK-{name}-{self.prompt}"\n'
-            f'env = {{ VERSION = "{self.version}", NEEDLE = "${{env:CHAOS_NEEDLE}}" }}\n'
+            f'{changed}env = {{ VERSION = "{self.version}", NEEDLE = "${{env:CHAOS_NEEDLE}}" }}\n'
         )
 
 
@@ -45,11 +46,15 @@ Specs = Mapping[str, Session]
 
 @dataclass(frozen=True)
 class Step:
-    """Other specs, who applies them, and what breaks meanwhile."""
+    """Other specs, who applies them, and what breaks meanwhile.
+
+    `at_work`: the clock of its faults begins with the first thing that a controller does, not with its start.
+    """
 
     specs: Specs
     controllers: int
     faults: tuple[Fault, ...]
+    at_work: bool
 
     def text(self) -> str:
         """The sessions of its specs."""
@@ -81,11 +86,15 @@ def script(seed: int, kinds: Sequence[str]) -> Script:
     specs: dict[str, Session] = {}
     for number in range(dice.randint(2, 4)):
         specs[f"s{number}"] = Session(dice.choice(HOSTS), dice.choice(("tmux", "process")))
-    steps = [Step(dict(specs), dice.choice((1, 1, 2)), _faults(dice, kinds))]
+    steps = [_step(dice, specs, kinds)]
     for _ in range(dice.randint(1, 2)):
         specs = _changed(dice, specs)
-        steps.append(Step(dict(specs), dice.choice((1, 1, 2)), _faults(dice, kinds)))
+        steps.append(_step(dice, specs, kinds))
     return Script(seed, tuple(steps))
+
+
+def _step(dice: random.Random, specs: Specs, kinds: Sequence[str]) -> Step:
+    return Step(dict(specs), dice.choice((1, 1, 2)), _faults(dice, kinds), dice.random() < 0.75)
 
 
 def _changed(dice: random.Random, specs: Specs) -> dict[str, Session]:
@@ -114,6 +123,6 @@ def _faults(dice: random.Random, kinds: Sequence[str]) -> tuple[Fault, ...]:
         host = SMALL if kind == "disk-full" else dice.choice(HOSTS)
         if kind in ("kill-controller", "freeze-controller"):
             host = ""
-        at = 0.0 if kind == "away" else round(dice.uniform(0.2, 4.0), 2)
+        at = 0.0 if kind == "away" else round(dice.uniform(0.0, 3.0), 2)
         found.append(Fault(kind, host, at, round(dice.uniform(0.3, 4.0), 2)))
     return tuple(found)
