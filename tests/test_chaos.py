@@ -24,7 +24,7 @@ def chaos(*words: str) -> tuple[int, list[dict[str, object]]]:
 
 
 @pytest.mark.e2e
-@pytest.mark.parametrize("words", [("--seed", "11", "--scripts", "2"), ("--seed", "7", "--plain")])
+@pytest.mark.parametrize("words", [("--seed", "2728", "--scripts", "2"), ("--seed", "15", "--plain")])
 def test_some_scripts_run_and_nothing_breaks(words: tuple[str, ...], tmp_path: Path) -> None:
     code, (*results, summary) = chaos(*words, "--keep", str(tmp_path / "kept"))
     assert code == 0, results

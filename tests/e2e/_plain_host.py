@@ -125,10 +125,11 @@ class PlainHost(Host):
         """It is ours already."""
 
     def _processes(self) -> list[_Process]:
-        """What bears the mark, and what descends from sshd, which wipes its environment."""
+        """What bears the mark or has its home here, as agents do, and what descends from sshd, which wipes its
+        environment."""
         everything = [process for process in _everything() if process.pid != os.getpid()]
-        marked = f"{_MARK}={self.mark}"
-        ours = {process.pid for process in everything if marked in process.env}
+        marked = {f"{_MARK}={self.mark}", f"HOME={self.inner_home}"}
+        ours = {process.pid for process in everything if marked & {*process.env}}
         ours |= {self._sshd.pid} if self._sshd else set()
         while more := {process.pid for process in everything if process.parent in ours} - ours:
             ours |= more
