@@ -91,17 +91,20 @@ def _trial(arena: Arena, wanted: Script, settings: Settings) -> Result:
 
 
 def carry_out(seeds: list[int], minutes: float, jobs: int, settings: Settings, as_json: bool) -> list[Result]:
-    """All of them, as far as the time suffices; each is printed as it ends."""
+    """All of them, as far as the time suffices or until Ctrl-C; each is printed as it ends."""
     end = time.monotonic() + minutes * 60
     results: list[Result] = []
     todo = list(reversed(seeds))
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
         running: set[Future[Result]] = set()
-        while running or (todo and time.monotonic() < end):
-            while todo and len(running) < jobs and time.monotonic() < end:
-                running.add(pool.submit(one, todo.pop(), settings))
-            done, running = wait(running, return_when=FIRST_COMPLETED)
-            for future in done:
-                results.append(result := future.result())
-                print(json.dumps(asdict(result)) if as_json else result, flush=True)
+        try:
+            while running or (todo and time.monotonic() < end):
+                while todo and len(running) < jobs and time.monotonic() < end:
+                    running.add(pool.submit(one, todo.pop(), settings))
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    results.append(result := future.result())
+                    print(json.dumps(asdict(result)) if as_json else result, flush=True)
+        except KeyboardInterrupt:  # the arenas have got it too, and take themselves down
+            pool.shutdown(wait=True, cancel_futures=True)
     return results
