@@ -72,7 +72,8 @@ def apply_exit_code(report: Report) -> int:
             return 3
         if all(o.code == "stale" for o in report.outcomes):
             return 5
-        if all(o.code in ("fence-stale", "lease-held", "dependency") for o in report.outcomes):
+        codes = {o.code for o in report.outcomes} - {"dependency"}
+        if codes and codes <= {"fence-stale", "lease-held"}:
             return 6  # it slept past its lease, and another controller took over before it did anything
         waits = all(o.code in ("not-ready", "not-idle", "dependency") for o in report.outcomes)
         return 9 if waits else 1
