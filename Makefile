@@ -12,7 +12,7 @@ PYTEST = $(BIN)/python -m pytest
 PYTEST_ARGS ?= -n 4 --dist loadfile
 SHELLCHECK = shellcheck -s sh -e SC2034,SC2154,SC1007,SC2088,SC2015,SC2016
 
-.PHONY: help demo test check fix bench fuzz
+.PHONY: help demo test check fix bench chaos fuzz
 
 help:
 	@echo 'make demo    two hosts, four agents, a power cut: a minute, nothing needed, nothing left'
@@ -21,6 +21,7 @@ help:
 	@echo 'make fix     let ruff repair what it can'
 	@echo 'make bench   the figures of the performance table'
 	@echo 'make fuzz    hostile input for every parser, MINUTES=1 for each target'
+	@echo 'make chaos   random faults on real hosts, ten minutes at most: SEED=n repeats one, SCRIPTS=n, MINUTES=n'
 
 # It makes its own .venv where needed, without the tools for development.
 demo:
@@ -51,11 +52,13 @@ bench: .venv/dev
 	$(BIN)/python -m benchmarks
 
 # Guided by coverage where atheris is installed. It is none of the tools for development: it has no wheels for macOS.
-MINUTES ?= 1
-TARGET ?= all
-SEED ?= 1
 fuzz: .venv/dev
-	$(BIN)/python -m fuzz $(TARGET) --minutes $(MINUTES) --seed $(SEED)
+	$(BIN)/python -m fuzz $(or $(TARGET),all) --minutes $(or $(MINUTES),1) --seed $(or $(SEED),1)
+
+# Three hosts and two machines for each script; as root on Linux with networks of their own, else with fewer faults.
+chaos: .venv/dev
+	$(BIN)/python -m chaos $(if $(SEED),--seed $(SEED)) $(if $(SCRIPTS),--scripts $(SCRIPTS)) \
+	  $(if $(MINUTES),--minutes $(MINUTES)) $(CHAOS_ARGS)
 
 # The stamp says which pyproject.toml the environment was made for.
 .venv/dev: pyproject.toml

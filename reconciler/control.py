@@ -152,7 +152,8 @@ class Control:
         borrowed += hosts
         holder = next((found.holder for found in lent.values()), "")
         fences = {name: found.fence for name, found in lent.items()}
-        await write({"holder": holder, "fences": fences, "ttl": LEASE_TTL})
+        ttl = max((found.ttl for found in lent.values()), default=LEASE_TTL)
+        await write({"holder": holder, "fences": fences, "ttl": ttl})
 
     async def _reconcile(self, request: Mapping[str, Any], write: Write) -> None:
         addresses = _words(request, "addresses")

@@ -9,8 +9,10 @@ import os
 import re
 import secrets
 import subprocess
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 from reconciler.core.audit import Actor
@@ -66,8 +68,9 @@ def person() -> str:
 
 
 def holder() -> str:
-    """Who we are: `user@host:machine/boot:pid:start:nonce`, one word."""
-    words = (person(), _machine(), str(os.getpid()), _start_of(os.getpid()), secrets.token_hex(4))
+    """Who we are, and since when: `user@host:machine/boot:pid:start:nonce:seconds`, one word."""
+    since = str(int(time.time()))
+    words = (person(), _machine(), str(os.getpid()), _start_of(os.getpid()), secrets.token_hex(4), since)
     return ":".join(re.sub(r"[\s:]", "_", word) for word in words)
 
 
@@ -83,7 +86,7 @@ def actor(command: str) -> Actor:
 def proven_dead(other: str) -> bool:
     """Whether a holder was a process of this machine and this boot that is gone, or of an earlier boot of it."""
     parts = other.split(":")
-    if len(parts) != 5:
+    if len(parts) not in (5, 6):
         return False
     machine, boot = parts[1].rpartition("/")[::2]
     here, now = _machine().rpartition("/")[::2]
@@ -109,6 +112,7 @@ class Leases:
         self._asking: dict[str, asyncio.Task[None]] = {}
         self._rounds = asyncio.Lock()
         self._slow: dict[str, float] = {}  # when hosts that were too slow were asked
+        self._lost: dict[str, str] = {}  # what hosts said when they refused a renewal
         self.failed: dict[str, HostError | OperationError] = {}
         self._keeper: asyncio.Task[None] | None = None
 
@@ -117,7 +121,8 @@ class Leases:
         if host in self.failed:
             raise self.failed[host]
         if host not in self._held:
-            raise OperationError(f"the lease of {host} is not ours any more", code="lease-held", retry=True)
+            why = f": {self._lost[host]}" if self._lost.get(host) else ""
+            raise OperationError(f"the lease of {host} is not ours any more{why}", code="lease-held", retry=True)
         return self._held[host][1]
 
     def fence(self, host: str) -> int | None:
@@ -213,7 +218,7 @@ class Leases:
             other = error.message.partition(": ")[2].partition(" holds the lease")[0]
             if not dead and proven_dead(other):
                 return await self._acquire(connection, other)
-            raise held_by(connection.name, error.message) from None
+            raise refused(connection.name, error.message) from None
         self._held[connection.name] = (connection, replace(self._base, fence=int(answer["fence"])))
         return None
 
@@ -230,7 +235,7 @@ class Leases:
             pass  # the next operation finds out
         except OperationError as error:
             if error.code in LOST and self._held.get(connection.name) == (connection, credentials):
-                self.lose(connection.name)
+                self.lose(connection.name, error.message.partition(": ")[2])
 
     async def confirm(self, host: str) -> None:
         """A host that had another fence than ours while we thought that we had its lease: either the host forgot ours,
@@ -238,9 +243,10 @@ class Leases:
         if host in self._held:
             await self._renew(*self._held[host])
 
-    def lose(self, host: str) -> None:
+    def lose(self, host: str, why: str = "") -> None:
         """It turned out that somebody else has it: the next `acquire` asks for it anew."""
         self._held.pop(host, None)
+        self._lost[host] = why
 
     async def give_back(self, names: Iterable[str]) -> None:
         """Give some back, within a few seconds; those that cannot be reached expire by themselves."""
@@ -266,24 +272,26 @@ class Leases:
         await self.give_back(list(self._held))
 
 
-def held_by(host: str, message: str) -> LeaseHeldError:
-    """What a host says that refuses a lease, for people: who has it, and what to do about it."""
+def refused(host: str, message: str) -> LeaseHeldError:
+    """What a host says that refuses a lease, for people: who has it, until when, and what to do about it."""
     other = message.partition(": ")[2].partition(" holds the lease")[0]
-    _, holds, rest = message.partition(" holds ")
+    left = re.search(r"another ([0-9]{1,9}) s\Z", message)
     return LeaseHeldError(
-        f"{host}: {_readable(other)}{holds}{rest}; nothing was done",
+        f"{host}: {held_by(other, int(left[1]) if left else 0)}; nothing was done",
         code="lease-held",
-        remedy=f"wait for it to end, or end it there{_kill(other)}; "
-        "a lease that nobody renews expires within a minute, then: reconciler apply",
+        remedy=f"wait for it to end; if it is gone for good, reconciler take-over {host}; then: reconciler apply",
     )
 
 
-def _kill(other: str) -> str:
+def held_by(other: str, seconds: int) -> str:
+    """Who holds a lease, since when, and until when at least: a sentence for people. `other` is what a host says."""
     parts = other.split(":")
-    return f" (kill {parts[2]})" if len(parts) == 5 and parts[2].isdigit() else ""
+    who = f"{parts[0]} (pid {parts[2]})" if len(parts) in (5, 6) else other
+    since = f"since {_clock(int(parts[5]))}, " if len(parts) == 6 and re.fullmatch(r"[0-9]{1,11}", parts[5]) else ""
+    return f"{who} holds the lease {since}until {_clock(int(time.time()) + seconds)} unless it renews it"
 
 
-def _readable(other: str) -> str:
-    """`user@host (pid N)` of a holder."""
-    parts = other.split(":")
-    return f"{parts[0]} (pid {parts[2]})" if len(parts) == 5 else other
+def _clock(at: int) -> str:
+    """A moment as this machine's clock has it; the day too, where it is another one."""
+    moment, today = datetime.fromtimestamp(at).astimezone(), datetime.now().astimezone()
+    return moment.strftime("%H:%M:%S" if moment.date() == today.date() else "%Y-%m-%d %H:%M:%S")

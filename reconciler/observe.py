@@ -54,7 +54,7 @@ def own_local(found: dict[str, HostSeen], machine: str) -> dict[str, HostSeen]:
                     "local",
                     "foreign-machine",
                     f"the sessions on local are run by {label or identity}, as {name} remembers; this is not it",
-                    f"to take over: reconciler runs on {label}, or remove {host.state_dir}/local on the hosts",
+                    f"run reconciler on {label}; where that is gone for good: reconciler take-over local",
                 )
                 break
     return found

@@ -173,8 +173,8 @@ async def carry_out(work: Execution, done: Pass, journal: Journal, leases: Lease
 
 
 def leases_of(desired: Desired, ttl: int = TTL) -> Leases:
-    """Leases for one fleet, none of them taken yet."""
-    return Leases(desired.fleet.name, holder(), local_of(desired), ttl)
+    """Leases for one fleet, none of them taken yet; `ttl` counts where the specs do not say how long they last."""
+    return Leases(desired.fleet.name, holder(), local_of(desired), int(desired.fleet.lease or ttl))
 
 
 def local_of(desired: Desired) -> str:

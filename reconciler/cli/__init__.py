@@ -34,6 +34,7 @@ COMMANDS = {
     "unprotect": "Lift a protection.",
     "adopt": "Take an agent that runs already under management, as it runs.",
     "forget": "Stop managing a session; it goes on.",
+    "take-over": "Take the leases of hosts from a controller that is gone.",
     "orphans": "What runs on hosts that no spec declares.",
     "why": "Why a session is as it is, down to the evidence.",
     "logs": "What a session has printed.",

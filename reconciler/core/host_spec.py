@@ -15,6 +15,7 @@ from reconciler.core.values import (
     Flag,
     HostToken,
     Labels,
+    LeaseDuration,
     MaxStop,
     Name,
     Port,
@@ -58,6 +59,11 @@ class Fleet(Model):
     interval: PositiveDuration = Field(30.0, description="Of observation and of source polling in `run`.")
     notify_after: PositiveDuration = Field(
         300.0, description="How long a session waits for a person, or a host is silent, until notifiers hear of it."
+    )
+    lease: LeaseDuration | None = Field(
+        None,
+        description="How long hosts keep other controllers out once they hear no more of the one that acts, "
+        "`5s` to `10m`. Default: `60s` for commands, `3m` for `run`.",
     )
     archive: str | None = Field(
         None, description="Where conversations are kept: a folder or an fsspec URL. Default: below ~/.local/share."

@@ -63,15 +63,19 @@ def plan_exit_code(plan: Plan, *, detailed: bool) -> int:
 
 
 def apply_exit_code(report: Report) -> int:
-    """0 done · 1 nothing done · 3 partial · 4 unknown hosts left · 5 stale · 7 nothing but blocked · 9 · 130."""
+    """0 done · 1 nothing done · 3 partial · 4 unknown hosts left · 5 stale · 6 overtaken · 7 only blocked · 9 · 130."""
     if report.interrupted:
         return 130
     status = {outcome.status for outcome in report.outcomes}
     if status & {"failed", "skipped", "unknown"}:
         if "done" in status:
             return 3
-        if codes := _not_begun({o.code for o in report.outcomes}):
-            return codes
+        codes = {o.code for o in report.outcomes}
+        if code := _not_begun(codes):
+            return code
+        codes -= {"dependency"}
+        if codes and codes <= {"fence-stale", "lease-held"}:
+            return 6  # it slept past its lease, and another controller took over before it did anything
         waits = all(o.code in ("not-ready", "not-idle", "dependency") for o in report.outcomes)
         return 9 if waits else 1
     return _rest(report.plan.actions, bool(status))

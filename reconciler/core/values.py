@@ -58,6 +58,12 @@ def _positive(seconds: float) -> float:
     return seconds
 
 
+def _lease(seconds: float) -> float:
+    if not 5 <= seconds <= 600:
+        raise fail('must be from "5s" to "10m"')
+    return seconds
+
+
 def _name(text: str) -> str:
     if not is_name(text):
         raise fail(f"must be a name: {NAME_RULE}")
@@ -128,6 +134,10 @@ _AS_DURATION = PlainSerializer(format_duration, return_type=str, when_used="json
 Duration = Annotated[float, BeforeValidator(parse_duration), _DURATION_SCHEMA, _AS_DURATION]
 PositiveDuration = Annotated[
     float, BeforeValidator(parse_duration), AfterValidator(_positive), _DURATION_SCHEMA, _AS_DURATION
+]
+# Shorter, and a slow link would lose it between two renewals; hosts take a longer one for a clock that was set back.
+LeaseDuration = Annotated[
+    float, BeforeValidator(parse_duration), AfterValidator(_lease), _DURATION_SCHEMA, _AS_DURATION
 ]
 Name = Annotated[str, AfterValidator(_name), WithJsonSchema({"type": "string", "pattern": NAME_PATTERN})]
 Flag = StrictBool

@@ -149,12 +149,22 @@ def script(
     return words + before + "{\n" + body + "\nexit 0\n}\n"
 
 
-def lease_operation(credentials: Credentials, nonce: str, dead: str = "", local: str = "") -> str:
-    """Acquire the lease, which raises the fence. `dead` names a holder whose death is proven.
+def lease_operation(
+    credentials: Credentials, nonce: str, dead: str = "", local: str = "", take_local: bool = False
+) -> str:
+    """Acquire the lease, which raises the fence. `dead` names a holder whose death is proven, or that a person says
+    is gone.
 
-    `local` says which machine the fleet's host `local` is (`machine-id host-name`); the first to say so is kept.
+    `local` says which machine the fleet's host `local` is (`machine-id host-name`); the first to say so is kept,
+    unless `take_local`.
     """
-    return script(None, credentials, "lease", nonce, "guard ''", DEAD=dead, LOCAL=local)
+    take = {"TAKE": "y"} if take_local else {}
+    return script(None, credentials, "lease", nonce, "guard ''", DEAD=dead, LOCAL=local, **take)
+
+
+def holder_question(fleet: str, nonce: str) -> str:
+    """Who holds the lease, and which machine `local` is; changes nothing."""
+    return script(None, Credentials(fleet, ""), "holder", nonce, "op_holder", text("holder"))
 
 
 def renew_operation(credentials: Credentials, nonce: str) -> str:

@@ -23,7 +23,7 @@ from reconciler.core.record import Record
 from reconciler.core.spec import Desired, Stop
 from reconciler.core.windows import gate
 from reconciler.errors import ReconcilerError
-from reconciler.leases import held_by
+from reconciler.leases import refused
 from reconciler.reconcile import Pass
 from reconciler.sources import open_source
 from reconciler.sources.following import Following
@@ -144,7 +144,7 @@ def purging(desired: Desired, seen: Any, archive: Archive) -> Refusal:
     return raised(lambda: _refuse_live(done, seen.name, [place]))
 
 
-LEASE = "lease: ann@box:machine/boot:12:7:abcd holds the lease for another 42 s"
+LEASE = "lease: ann@box:machine/boot:12:7:abcd:1763700000 holds the lease for another 42 s"
 ANN = Suspension("session.api", None, "the demo", "ann", datetime(2026, 11, 20, 18, tzinfo=UTC))
 # What it is; what it has to say of who and since when.
 REFUSALS: dict[str, tuple[Callable[[], Refusal], tuple[str, ...]]] = {
@@ -170,7 +170,10 @@ REFUSALS: dict[str, tuple[Callable[[], Refusal], tuple[str, ...]]] = {
     "suspended fleet": (lambda: held(AGENT, replace(ANN, address="fleet")), ("fleet is suspended", "by ann")),
     "suspended by the specs": (lambda: held(AGENT + "suspend = true\n"), ("by the specs at fleet.toml:3",)),
     "window": (window, ("deny window at fleet.toml:3", "until")),
-    "lease": (lambda: Refusal(str(held_by("gpu", LEASE)), held_by("gpu", LEASE).remedy), ("ann@box (pid 12)", "42 s")),
+    "lease": (
+        lambda: Refusal(str(refused("gpu", LEASE)), refused("gpu", LEASE).remedy),
+        ("ann@box (pid 12)", "since", "until"),
+    ),
     "purged": (purged, ("has been purged", SINCE)),
 }  # fmt: skip
 

@@ -133,7 +133,8 @@ class TestText:
         assert one.summary == "unknown key `zzzz`"
         assert (
             one.detail
-            == "known keys are `name`, `prune`, `max_stop`, `parallelism`, `interval`, `notify_after`, `archive`"
+            == "known keys are `name`, `prune`, `max_stop`, `parallelism`, `interval`, `notify_after`, `lease`, "
+            "`archive`"
         )
 
     def test_a_table_in_the_singular_is_told_its_plural(self) -> None:

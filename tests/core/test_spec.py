@@ -339,10 +339,16 @@ class TestChecks:
         assert len(summaries(SESSION.replace("codex", "codx") + "state = 'x'\nhost = 'nowhere'\n")) == 3
 
 
+@pytest.mark.parametrize("lease", ["4s", "11m", "0s"])
+def test_a_lease_that_is_too_short_to_renew_or_longer_than_hosts_take_is_refused(lease: str) -> None:
+    assert 'must be from "5s" to "10m"' in " ".join(summaries(f"[fleet]\nlease = '{lease}'\n"))
+
+
 # table | key | a value other than the default | what is said of it
 KEYS = """
 fleet name "acme" ok | fleet prune false ok | fleet max_stop "5%" ok | fleet max_stop 3 ok | fleet parallelism 2 ok
 fleet interval "1m" ok | fleet archive "s3://bucket/x" ok | fleet notify_after "1m" ok
+fleet lease "5s" ok | fleet lease "10m" ok
 notifiers.n kind "message" ok | notifiers.n url "json://${env:A}@x" ok | notifiers.n events ["waiting"] ok
 notifiers.n select "a=b" ok | notifiers.f kind "gitlab" ok | notifiers.f repository "x/y" ok
 notifiers.f token "${env:A}" ok | notifiers.f url "https://git.example.com/api/v1" ok

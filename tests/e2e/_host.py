@@ -6,10 +6,11 @@ import abc
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,10 @@ class Host(abc.ABC):
     @abc.abstractmethod
     def thaw(self) -> None:
         """Undo `freeze`."""
+
+    @abc.abstractmethod
+    def send_signal(self, number: signal.Signals, wanted: Callable[[list[str]], bool]) -> int:
+        """Send a signal to each process there whose argv is wanted, whoever it belongs to; how many there were."""
 
     @abc.abstractmethod
     def outside(self, path: str) -> Path:

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tests.e2e._host import Host, prepare_sshd, sshd_program
@@ -237,6 +237,17 @@ class NamespaceHost(Host):
     def thaw(self) -> None:
         """Undo `freeze`."""
         self._signal(signal.SIGCONT)
+
+    def send_signal(self, number: signal.Signals, wanted: Callable[[list[str]], bool]) -> int:
+        """Send a signal to each process there whose argv is wanted, not to its PID 1; how many there were."""
+        found = 0
+        for pid in self._pids():
+            with contextlib.suppress(OSError):
+                argv = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").decode("utf-8", "replace").split("\0")
+                if pid != self._init and wanted(argv):
+                    os.kill(pid, number)
+                    found += 1
+        return found
 
     def _signal(self, number: signal.Signals) -> None:
         done: set[int] = set()

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -125,14 +125,25 @@ class PlainHost(Host):
         """It is ours already."""
 
     def _processes(self) -> list[_Process]:
-        """What bears the mark, and what descends from sshd, which wipes its environment."""
+        """What bears the mark or has its home here, as agents do, and what descends from sshd, which wipes its
+        environment."""
         everything = [process for process in _everything() if process.pid != os.getpid()]
-        marked = f"{_MARK}={self.mark}"
-        ours = {process.pid for process in everything if marked in process.env}
+        marked = {f"{_MARK}={self.mark}", f"HOME={self.inner_home}"}
+        ours = {process.pid for process in everything if marked & {*process.env}}
         ours |= {self._sshd.pid} if self._sshd else set()
         while more := {process.pid for process in everything if process.parent in ours} - ours:
             ours |= more
         return [process for process in everything if process.pid in ours]
+
+    def send_signal(self, number: signal.Signals, wanted: Callable[[list[str]], bool]) -> int:
+        """Send a signal to each process there whose argv is wanted; how many there were."""
+        found = 0
+        for pid, argv in self.processes():
+            if wanted(argv):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
+                    found += 1
+        return found
 
     def _signal(self, number: signal.Signals, *, only_sshd: bool = False) -> None:
         for pid, argv in self.processes():

@@ -130,7 +130,7 @@ guard() {
     # Its end raises the fence too. One that never came counts now: whoever looked meanwhile can tell by the fence.
     [ -z "$l_holder" ] || [ "$l_holder" = "$HOLDER" ] || [ "$l_end" = 0 ] || FENCE=$((fence + 2))
     # Which machine the host `local` of this fleet is: another one that reads the same specs starts nothing twice.
-    [ -z "${LOCAL-}" ] || [ -s "$state/local" ] || put "$state/local" "$LOCAL
+    [ -z "${LOCAL-}" ] || { [ -s "$state/local" ] && [ -z "${TAKE-}" ]; } || put "$state/local" "$LOCAL
 "
     find "$state/ops" -type f -mtime +7 -exec rm -f {} + 2>/dev/null
     find "$state/locks" -name 'new.*' -mtime +1 -exec rm -rf {} + 2>/dev/null
