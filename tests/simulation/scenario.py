@@ -11,10 +11,10 @@ from pathlib import Path
 from hypothesis import strategies as st
 
 from reconciler.core.plan import Action
-from tests.simulation import clock
-from tests.simulation.machine import Machine
+from reconciler.simulation import clock
+from reconciler.simulation.machine import Fault, Machine
+from reconciler.simulation.transport import FAULTS
 from tests.simulation.specs import FleetSpec, SessionSpec, edits, fleets
-from tests.simulation.transport import FAULTS, Fault
 from tests.simulation.world import Applied, Broken, World, forget_pending, raise_now, secret_environment
 
 # Reasons to do nothing that the specs or the record themselves explain.

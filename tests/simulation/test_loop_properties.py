@@ -10,12 +10,13 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.simulation import clock
+from reconciler.simulation import clock
+from reconciler.simulation.machine import Fault
+from reconciler.simulation.transport import FAULTS
 from tests.simulation.controller import Controller
 from tests.simulation.scenario import Event, check_rest, events, happen
 from tests.simulation.specs import FleetSpec, edits, fleets
 from tests.simulation.test_properties import PROPERTY
-from tests.simulation.transport import FAULTS, Fault
 from tests.simulation.world import Broken, World, forget_pending, raise_now, secret_environment
 
 PEACE = 1800.0  # seconds: leases of the dead end, back-offs of ten minutes pass

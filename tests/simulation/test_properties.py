@@ -10,9 +10,10 @@ import os
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
+from reconciler.simulation.machine import Fault
+from reconciler.simulation.transport import FAULTS
 from tests.simulation.scenario import Apply, Event, Scenario, Second, play, scenarios
 from tests.simulation.specs import FleetSpec, SessionSpec
-from tests.simulation.transport import FAULTS, Fault
 
 THOROUGH = os.environ.get("HYPOTHESIS_PROFILE") == "thorough"
 PROPERTY = settings(

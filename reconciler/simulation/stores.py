@@ -19,6 +19,7 @@ _PROBE = re.compile(r"^printf '%s\\t%s\\t%s\\n' (\S+) (\S+) (\".*\")$", re.MULTI
 
 
 def sha(data: bytes) -> str:
+    """The digest by which both sides compare."""
     return hashlib.sha256(data).hexdigest()
 
 
@@ -175,9 +176,9 @@ class Launched:
     lines: tuple[tuple[str, ...], ...]
 
 
-def parse_launch(launch: str, workdir: str, name: str) -> Launched:
+def parse_launch(launch: str, workdir: str, name: str, fleet: str) -> Launched:
     """Read it as strictly as possible."""
-    directory = f"{HOME}/.local/state/reconciler/fleet/sessions/{name}"
+    directory = f"{HOME}/.local/state/reconciler/{fleet}/sessions/{name}"
     known = {"HOME": HOME, "workdir": workdir, "dir": directory}
     probes = tuple(
         (shlex.split(kind)[0], shlex.split(key)[0], _value(path, known)) for kind, key, path in _PROBE.findall(launch)
