@@ -12,13 +12,14 @@ PYTEST = $(BIN)/python -m pytest
 PYTEST_ARGS ?= -n 4 --dist loadfile
 SHELLCHECK = shellcheck -s sh -e SC2034,SC2154,SC1007,SC2088,SC2015,SC2016
 
-.PHONY: help demo test check fix bench
+.PHONY: help demo test check fix bench simulate
 
 help:
 	@echo 'make demo    two hosts, four agents, a power cut: a minute, nothing needed, nothing left'
 	@echo 'make test    all tests: unit, property, contract, end to end on real hosts, real agent CLIs'
 	@echo 'make check   ruff, mypy, import contracts, shellcheck'
 	@echo 'make fix     let ruff repair what it can'
+	@echo 'make simulate  thousands of generated fleets x specs x faults on all cores: N=1000 SEED=...'
 	@echo 'make bench   the figures of the performance table'
 
 # It makes its own .venv where needed, without the tools for development.
@@ -48,6 +49,10 @@ fix: .venv/dev
 
 bench: .venv/dev
 	$(BIN)/python -m benchmarks
+
+# Each batch prints its seed when something breaks; SEED=... tells the same stories again.
+simulate: .venv/dev
+	$(BIN)/python -m tests.simulation --stories $(or $(N),1000) $(if $(SEED),--seed $(SEED))
 
 # The stamp says which pyproject.toml the environment was made for.
 .venv/dev: pyproject.toml

@@ -141,13 +141,13 @@ class Watches:
 
     def poke(self, names: Iterable[str] | None = None) -> None:
         """Look now; at all hosts where none are named."""
-        for name in self._watches if names is None else names:
+        for name in self._watches if names is None else sorted(names):  # in an order that does not change
             if name in self._watches:
                 self._watches[name][0].poke()
 
     async def again(self, names: Iterable[str] | None = None) -> None:
         """Return when all of these (of all) were looked at once more."""
-        wanted = self._watches if names is None else [name for name in names if name in self._watches]
+        wanted = self._watches if names is None else [name for name in sorted(names) if name in self._watches]
         await asyncio.gather(*(self._watches[name][0].again() for name in wanted))
 
 

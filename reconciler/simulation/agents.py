@@ -117,8 +117,10 @@ def begin(program: Program, workdir: str, conversation: str = "", stores: tuple[
     program.stirred = program.born
     if program.kind == "claude":
         given = _after(argv, "--session-id") or _after(argv, "--resume")
-        program.conversation = _id_of(given) if given else None
-        if given is not None:
+        program.conversation = _id_of(given) if given else conversation or None
+        if given is None or (stores and "/projects/" not in stores[0]):  # its table in the specs says otherwise
+            program.paths = _paths(program, stores)
+        else:
             slug = workdir.replace("/", "-").replace(".", "-").replace("~", "-")
             program.paths = (given if "/" in given else f"/home/me/.claude/projects/{slug}/{given}.jsonl",)
         program.said = [word for word in argv[argv.index("--") + 1 :] if word] if "--" in argv else []
