@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -265,11 +266,12 @@ def test_nothing_of_the_network_or_of_the_users_machine_is_touched(machine: Mach
 
 
 def test_the_same_seed_gives_the_same_output(machine: Machine) -> None:
-    words = ("--random", "8", "--seed", "5")
+    (machine.home / "specs" / "fleet.toml").write_text(SMALL + '[sessions.b]\nagent = "codex"\n[hosts.c]\n')
+    words = ("--random", "6", "--seed", "5", "--for", "15m")
     one, again = (machine.simulate(*words, hashes=hashes) for hashes in ("1", "2"))
     assert one == again
     assert "I9  kept" in one
-    assert machine.simulate("--random", "8", "--seed", "6") != one
+    assert machine.simulate("--random", "6", "--seed", "6", "--for", "15m") != one
 
 
 def test_a_fault_that_makes_no_sense_is_shown_with_its_place(machine: Machine) -> None:
@@ -292,3 +294,12 @@ def test_a_fault_that_makes_no_sense_is_shown_with_its_place(machine: Machine) -
 def test_the_shell_completes_kinds_and_whom_they_hit(machine: Machine, typed: str, offered: list[str]) -> None:
     context = SimpleNamespace(params={"directory": str(machine.home / "specs")})
     assert fault_words(cast("typer.Context", context), typed) == offered
+
+
+def test_what_the_documentation_shows_is_what_it_prints() -> None:
+    root = Path(__file__).parents[2]
+    shown = (root / "docs" / "simulating.md").read_text().partition("```\n$ reconciler ")[2].partition("```")[0]
+    line, _, printed = shown.partition("\n")
+    env = {**os.environ, "NO_COLOR": "1"}
+    words = [sys.executable, "-m", "reconciler", *shlex.split(line)]
+    assert subprocess.run(words, cwd=root, env=env, capture_output=True, text=True, check=True).stdout == printed
