@@ -20,7 +20,7 @@ JITTER = 0.1
 class View:
     """What one look at a host gave. `good` is the wall-clock time of the last look that it answered.
 
-    `relations` are those to what the archive had then, which is `heads`.
+    `relations` are those to what the archive had then, which is `heads`; `checks` what it was asked besides.
     """
 
     seen: HostSeen
@@ -29,6 +29,7 @@ class View:
     good: float | None = None
     took: float = 0.0
     at: float = 0.0  # when it ended, by the loop's clock
+    checks: tuple[tuple[str, str], ...] = ()
 
 
 class Watch:

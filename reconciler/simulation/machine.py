@@ -194,7 +194,7 @@ class Machine:
         kind, task = self.kinds(files.record or "", argv), '"lifecycle":"task"' in (files.record or "")
         program = Program(self._pids, start, name, incarnation, argv, environment, self.time(), kind, task)
         if done and await self._become(files, program):
-            begin(program, workdir, files.conversation, tuple(path for how, _, path in files.probes if how == "store"))
+            begin(program, workdir, files.conversation, tuple(p for how, _, p in launched.probes if how == "store"))
             self.spawned(self, program)
             await self._run(program)
 
