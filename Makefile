@@ -12,7 +12,7 @@ PYTEST = $(BIN)/python -m pytest
 PYTEST_ARGS ?= -n 4 --dist loadfile
 SHELLCHECK = shellcheck -s sh -e SC2034,SC2154,SC1007,SC2088,SC2015,SC2016
 
-.PHONY: help demo test check fix bench chaos fuzz
+.PHONY: help demo test check fix bench simulate chaos fuzz
 
 help:
 	@echo 'make demo    two hosts, four agents, a power cut: a minute, nothing needed, nothing left'
@@ -20,6 +20,7 @@ help:
 	@echo 'make check   ruff, mypy, import contracts, shellcheck'
 	@echo 'make fix     let ruff repair what it can'
 	@echo 'make bench   the figures of the performance table'
+	@echo 'make simulate  generated fleets, specs and faults on simulated machines, all cores: N=1000 SEED=n'
 	@echo 'make fuzz    hostile input for every parser, MINUTES=1 for each target'
 	@echo 'make chaos   random faults on real hosts, ten minutes at most: SEED=n repeats one, SCRIPTS=n, MINUTES=n'
 
@@ -59,6 +60,10 @@ fuzz: .venv/dev
 chaos: .venv/dev
 	$(BIN)/python -m chaos $(if $(SEED),--seed $(SEED)) $(if $(SCRIPTS),--scripts $(SCRIPTS)) \
 	  $(if $(MINUTES),--minutes $(MINUTES)) $(CHAOS_ARGS)
+
+# Each batch prints its seed when something breaks; SEED=... tells the same stories again.
+simulate: .venv/dev
+	$(BIN)/python -m tests.simulation --stories $(or $(N),1000) $(if $(SEED),--seed $(SEED))
 
 # The stamp says which pyproject.toml the environment was made for.
 .venv/dev: pyproject.toml

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.figure import Figure, python
-from tests.simulation import clock
+from reconciler.simulation import clock
 from tests.simulation.controller import Controller, running, until
 from tests.simulation.specs import FleetSpec, SessionSpec
 from tests.simulation.world import World, forget_pending, raise_now, secret_environment

@@ -11,9 +11,9 @@ import sys
 
 import asyncssh
 
-from tests.simulation.look import look
-from tests.simulation.machine import Machine
-from tests.simulation.texts import parse_look_call, parse_operation
+from reconciler.simulation.look import look
+from reconciler.simulation.machine import Machine
+from reconciler.simulation.texts import parse_look_call, parse_operation
 
 
 class Names(dict[str, Machine]):

@@ -89,8 +89,10 @@ class Execution:
         actions = self.plan.effective
         runner = StepRunner(self._desired, self._hosts, self._agents, leases, self._archive, self._withdrawn)
         concerned = frozenset[str]().union(*(action.hosts for action in actions))
-        own = [self._hosts.connection(name, self._desired.hosts[name]) for name in concerned]
-        others = [self._hosts.connection(name, self._desired.hosts[name]) for name in set(self._fences) - concerned]
+        own = [self._hosts.connection(name, self._desired.hosts[name]) for name in sorted(concerned)]
+        others = [
+            self._hosts.connection(name, self._desired.hosts[name]) for name in sorted(set(self._fences) - concerned)
+        ]
         await leases.acquire(own, others)
         self.overtaken = leases.passed(self._fences)
         if self.overtaken:

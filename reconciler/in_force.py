@@ -73,7 +73,7 @@ class InForce:
             LOG.exception("%s: a bug", name)
             seen, related, heads = Unreached(name, "bug", f"{name}: this is a bug: {error}", "report it"), {}, {}
         now = asyncio.get_running_loop().time()
-        return View(seen, related, heads, None, now - begun, now)
+        return View(seen, related, heads, None, now - begun, now, self.checks[name])
 
     async def _look(self, connection: Connection) -> HostSeen:
         """What a host says of itself. One that does not know our lease, or knows a later one, is told of it and looked

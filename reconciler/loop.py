@@ -310,13 +310,17 @@ class Loop:
         for actions in components(done.plan.effective):
             concerned = frozenset[str]().union(*(action.hosts for action in actions))
             views = {name: self._watches.views[name] for name in concerned if name in self._watches.views}
-            if old := [name for name, view in views.items() if now - view.at > FRESH]:
-                # What is done rests on a look of just now; after it this is thought of again.
+            if old := [name for name, view in views.items() if now - view.at > FRESH or not self._asked(name, view)]:
+                # What is done rests on a look of just now, by the revision in force; then this is thought of again.
                 self._wanted |= set(old)
                 self._watches.poke(old)
                 continue
             self._restart -= {action.address for action in actions}
             self._works.begin(done, actions)
+
+    def _asked(self, name: str, view: View) -> bool:
+        """Whether a look asked what the revision in force needs to know: a new working directory, say."""
+        return self._in_force is not None and view.checks == self._in_force.checks.get(name)
 
     async def _ended(self, work: Work, outcomes: tuple[Outcome, ...], foreign: LeaseHeldError | None) -> None:
         """After a group of actions: what came of it is remembered, and its hosts are looked at before all else."""

@@ -20,7 +20,7 @@ JITTER = 0.1
 class View:
     """What one look at a host gave. `good` is the wall-clock time of the last look that it answered.
 
-    `relations` are those to what the archive had then, which is `heads`.
+    `relations` are those to what the archive had then, which is `heads`; `checks` what it was asked besides.
     """
 
     seen: HostSeen
@@ -29,6 +29,7 @@ class View:
     good: float | None = None
     took: float = 0.0
     at: float = 0.0  # when it ended, by the loop's clock
+    checks: tuple[tuple[str, str], ...] = ()
 
 
 class Watch:
@@ -141,13 +142,13 @@ class Watches:
 
     def poke(self, names: Iterable[str] | None = None) -> None:
         """Look now; at all hosts where none are named."""
-        for name in self._watches if names is None else names:
+        for name in self._watches if names is None else sorted(names):  # in an order that does not change
             if name in self._watches:
                 self._watches[name][0].poke()
 
     async def again(self, names: Iterable[str] | None = None) -> None:
         """Return when all of these (of all) were looked at once more."""
-        wanted = self._watches if names is None else [name for name in names if name in self._watches]
+        wanted = self._watches if names is None else [name for name in sorted(names) if name in self._watches]
         await asyncio.gather(*(self._watches[name][0].again() for name in wanted))
 
 

@@ -28,6 +28,7 @@ COMMANDS = {
     "show": "Show a saved plan; asks no host.",
     "run": "Keep the fleet as the specs say, continuously.",
     "status": "Who does what, where, since when, and who waits for a human.",
+    "simulate": "What the specs do when a host dies, on simulated machines.",
     "suspend": "Do nothing to a session, a host or the whole fleet, for a while or until further notice.",
     "unsuspend": "Lift a suspension.",
     "protect": "Nothing stops, moves or restarts a session, whatever the specs say.",

@@ -19,7 +19,15 @@ from typing import Any
 
 import typer
 
-__all__ = ["completed", "host_names", "local_or_remote_paths", "remote_paths", "run_ids", "session_names"]
+__all__ = [
+    "completed",
+    "fault_words",
+    "host_names",
+    "local_or_remote_paths",
+    "remote_paths",
+    "run_ids",
+    "session_names",
+]
 
 VARIABLE = "_RECONCILER_COMPLETE"
 _SOFT, _HARD = 2.0, 3.0  # seconds
@@ -106,6 +114,11 @@ def run_ids(ctx: typer.Context, incomplete: str) -> list[str]:
     return _quietly(lambda: _begun(_unfinished(ctx), incomplete))
 
 
+def fault_words(ctx: typer.Context, incomplete: str) -> list[str]:
+    """The next word of a script of faults: a kind, whom it hits, or when."""
+    return _quietly(lambda: _faults(ctx, incomplete))
+
+
 def remote_paths(ctx: typer.Context, incomplete: str) -> list[str]:
     """`HOST:PATH`: hosts up to the colon, then what lies there."""
     return _quietly(lambda: _remote(ctx, incomplete))
@@ -154,6 +167,24 @@ def _unfinished(ctx: Any) -> list[str]:
 
 def _begun(names: Iterable[str], incomplete: str) -> list[str]:
     return [name for name in names if name.startswith(incomplete)]
+
+
+def _faults(ctx: Any, incomplete: str) -> list[str]:
+    from reconciler.simulation.mishaps import ALL, KINDS, NAMES
+
+    statement = incomplete.rpartition(";")[2]
+    words = statement.split(" ")
+    kind = next((word for word in words[:-1] if word), "")
+    head = incomplete[: len(incomplete) - len(words[-1])]
+    if not kind:
+        return [f"{head}{name}" for name in _begun(NAMES, words[-1])]
+    where = KINDS[kind].where if kind in KINDS else "controller"
+    if len([word for word in words[:-1] if word]) == 1 and where != "controller":
+        desired = _desired(ctx)
+        known = [*(desired.hosts if where == "host" else desired.sessions), ALL]
+    else:
+        known = [word for word in ("at", "for") if word not in words]
+    return [f"{head}{name}" for name in _begun(known, words[-1])]
 
 
 def _remote(ctx: Any, incomplete: str) -> list[str]:

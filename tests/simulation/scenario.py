@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from collections.abc import Awaitable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from hypothesis import strategies as st
 
 from reconciler.core.plan import Action
-from tests.simulation import clock
-from tests.simulation.machine import Machine
+from reconciler.simulation import clock
+from reconciler.simulation.machine import Fault, Machine
+from reconciler.simulation.scratch import scratch
+from reconciler.simulation.transport import FAULTS
 from tests.simulation.specs import FleetSpec, SessionSpec, edits, fleets
-from tests.simulation.transport import FAULTS, Fault
 from tests.simulation.world import Applied, Broken, World, forget_pending, raise_now, secret_environment
 
 # Reasons to do nothing that the specs or the record themselves explain.
@@ -32,6 +31,9 @@ EVENTS = (
     "late",
     "reboot",
     "tmux",
+    "sshd",
+    "silent",
+    "trouble",
     "disk",
     "net",
     "clock",
@@ -39,6 +41,8 @@ EVENTS = (
     "wait",
     *TO_FILES,
 )
+MOMENTS = ("edit", "edit", "event", "event", "faults", "die", "second")  # of a fleet that is kept
+LASTING: tuple[Fault, ...] = ("slow", "hang", "cut", "")
 TRIES = 14
 
 
@@ -133,8 +137,8 @@ def play(scenario: Scenario) -> None:
     """The story, then peace, then: the fleet is as its specs say, and stays so."""
     secret_environment()
     forget_pending()
-    with tempfile.TemporaryDirectory() as directory:
-        clock.run(lambda: _play(scenario, World(Path(directory), scenario.hosts)))
+    with scratch() as directory:
+        clock.run(lambda: _play(scenario, World(directory, scenario.hosts)))
     raise_now()
 
 
@@ -185,7 +189,7 @@ def happen(world: World, event: Event) -> None:
             machine.disk_full = not machine.disk_full
         case "net":
             machine.up = not machine.up
-        case "clock" | "missing" | "late" | "wait":
+        case "clock" | "missing" | "late" | "wait" | "sshd" | "silent" | "trouble":
             _to_a_machine(machine, event)
         case kind if kind in TO_FILES:
             _to_files(world, machine, event)
@@ -197,6 +201,12 @@ def _to_a_machine(machine: Machine, event: Event) -> None:
     match event.kind:
         case "clock":
             machine.skew += (event.amount - 3) * 30
+        case "sshd":
+            machine.drop_connections()
+        case "silent":  # its cable, or its power for those who ask
+            machine.silent = not machine.silent
+        case "trouble":
+            machine.trouble = LASTING[event.amount % len(LASTING)]
         case "missing":
             machine.missing ^= {"claude"}
         case "late":  # some are just in time, most are not

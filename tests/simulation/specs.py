@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from hypothesis import strategies as st
 
@@ -32,6 +33,11 @@ env = { FROM_AGENT = "${env:RECONCILER_TEST_SECRET}" }
 extends = "claude-code"
 args = ["--careful"]
 """
+
+
+@lru_cache(500)
+def _parsed(text: str) -> Desired:
+    return parse({"fleet.toml": text}, {})
 
 
 @dataclass(frozen=True)
@@ -97,7 +103,7 @@ class FleetSpec:
 
     def desired(self) -> Desired:
         """As the program reads it."""
-        return parse({"fleet.toml": self.text()}, {})
+        return _parsed(self.text())
 
 
 def some(values: tuple[str, ...], usual: str, weight: int = 4) -> st.SearchStrategy[str]:

@@ -39,16 +39,16 @@ from reconciler.runtimes.operations import (
     send_operation,
     stop_operation,
 )
+from reconciler.simulation import clock
+from reconciler.simulation.machine import Machine
+from reconciler.simulation.stores import HOME, Stored
+from reconciler.simulation.transport import Line, SimulatedTransport
 from reconciler.transcripts.archive import Archive
 from reconciler.transcripts.relations import host_files
 from reconciler.transcripts.staging import outgoing, stage
 from reconciler.transcripts.sync import pull
 from reconciler.transports import Transport, local
-from tests.simulation import clock
-from tests.simulation.machine import Machine
 from tests.simulation.specs import AGENTS
-from tests.simulation.stores import HOME, Stored
-from tests.simulation.transport import Line, SimulatedTransport
 
 pytestmark = pytest.mark.e2e
 FLEET = "contract"

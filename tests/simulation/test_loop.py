@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.simulation import clock
+from reconciler.simulation import clock
 from tests.simulation.controller import Controller, running, until
 from tests.simulation.scenario import Event, happen
 from tests.simulation.specs import FleetSpec, SessionSpec

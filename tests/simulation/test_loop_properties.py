@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.simulation import clock
+from reconciler.simulation import clock
+from reconciler.simulation.machine import Fault
+from reconciler.simulation.scratch import scratch
+from reconciler.simulation.transport import FAULTS
 from tests.simulation.controller import Controller
-from tests.simulation.scenario import Event, check_rest, events, happen
+from tests.simulation.scenario import MOMENTS, Event, check_rest, events, happen
 from tests.simulation.specs import FleetSpec, edits, fleets
 from tests.simulation.test_properties import PROPERTY
-from tests.simulation.transport import FAULTS, Fault
 from tests.simulation.world import Broken, World, forget_pending, raise_now, secret_environment
 
 PEACE = 1800.0  # seconds: leases of the dead end, back-offs of ten minutes pass
@@ -46,7 +46,7 @@ def stories(draw: st.DrawFn) -> Story:
     script = st.lists(st.sampled_from(FAULTS), min_size=1, max_size=8).map(tuple)
     moments = []
     for number in range(draw(st.integers(1, 6))):
-        kind = draw(st.sampled_from(("edit", "edit", "event", "event", "faults", "die", "second")))
+        kind = draw(st.sampled_from(MOMENTS))
         what: FleetSpec | Event | tuple[str, tuple[Fault, ...]] | str = kind
         if kind == "edit":
             what = fleet = draw(edits(fleet, number + 2))
@@ -111,19 +111,24 @@ class Kept:
         raise_now()
 
 
-@PROPERTY
-@given(stories())
-def test_whatever_happens_to_a_kept_fleet_every_promise_is_kept_and_it_reaches_its_specs(story: Story) -> None:
+def keep(story: Story) -> None:
+    """Tell a story to its end. Raises Broken."""
     secret_environment()
     forget_pending()
 
     async def work() -> None:
-        kept = Kept(World(Path(directory), story.hosts), story)
+        kept = Kept(World(directory, story.hosts), story)
         for moment in story.moments:
             await kept.moment(moment)
             raise_now()
         await kept.peace()
 
-    with tempfile.TemporaryDirectory() as directory:
+    with scratch() as directory:
         clock.run(work)
     raise_now()
+
+
+@PROPERTY
+@given(stories())
+def test_whatever_happens_to_a_kept_fleet_every_promise_is_kept_and_it_reaches_its_specs(story: Story) -> None:
+    keep(story)

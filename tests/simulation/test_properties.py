@@ -6,13 +6,15 @@ HYPOTHESIS_PROFILE=thorough runs many more examples. A failure prints the story 
 from __future__ import annotations
 
 import os
+from dataclasses import fields
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
-from tests.simulation.scenario import Apply, Event, Scenario, Second, play, scenarios
+from reconciler.simulation.machine import Fault
+from reconciler.simulation.transport import FAULTS
+from tests.simulation.scenario import EVENTS, MOMENTS, Apply, Event, Scenario, Second, play, scenarios
 from tests.simulation.specs import FleetSpec, SessionSpec
-from tests.simulation.transport import FAULTS, Fault
 
 THOROUGH = os.environ.get("HYPOTHESIS_PROFILE") == "thorough"
 PROPERTY = settings(
@@ -49,6 +51,21 @@ def test_whatever_happens_every_promise_is_kept_and_the_fleet_reaches_its_specs(
     play(scenario)
 
 
+# The faults that the design names, by what generates them: a fault of a call, an event on a machine, or a step.
+NAMED = {
+    "power cut": {"power-2", "power-5", "power-8", "reboot"}, "cable": {"silence", "silent", "during", "after"},
+    "hang": {"hang", "trouble"}, "slow": {"slow", "trouble", "late"}, "half-written answers": {"cut", "garbage"},
+    "disk full": {"disk"}, "clock jump": {"clock"}, "kill -9 of an agent": {"crash", "vanish"}, "tmux": {"tmux"},
+    "sshd": {"sshd"}, "controller": {"dies_at", "freezes_at", "die"}, "two controllers": {"second"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_every_fault_that_the_design_names_is_generated(name: str) -> None:
+    steps = {field.name for field in fields(Apply)} | set(MOMENTS)
+    assert NAMED[name] <= {*FAULTS, *EVENTS, *steps}
+
+
 def story(*steps: Apply | Event, fleet: FleetSpec = CHANGED) -> None:
     play(Scenario(HOSTS, steps, fleet))
 
@@ -80,7 +97,9 @@ def test_two_controllers_never_start_anything_twice() -> None:
         )
 
 
-@pytest.mark.parametrize("kind", ["reboot", "tmux", "crash", "vanish", "clock", "disk", "net"])
+@pytest.mark.parametrize(
+    "kind", ["reboot", "tmux", "sshd", "silent", "trouble", "crash", "vanish", "clock", "disk", "net"]
+)
 def test_a_machine_may_fail_at_any_moment_of_an_apply(kind: str) -> None:
     for tenths in range(0, 30, 1 if THOROUGH else 4):
         event = (tenths / 10, Event(kind, 1, tenths))

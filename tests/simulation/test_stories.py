@@ -13,11 +13,11 @@ import pytest
 from reconciler.core.printed import render
 from reconciler.hosts import Hosts
 from reconciler.reconcile import carry_out, execution, preview
-from tests.simulation import clock
-from tests.simulation.machine import Files, Noted
+from reconciler.simulation import clock
+from reconciler.simulation.machine import Files, Noted
+from reconciler.simulation.transport import Line
 from tests.simulation.scenario import Event, happen, settle
 from tests.simulation.specs import FleetSpec, SessionSpec
-from tests.simulation.transport import Line
 from tests.simulation.world import World, forget_pending, raise_now, secret_environment
 
 HOSTS = ("local", "h1", "h2")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -40,7 +39,7 @@ def parse_operation(script: str) -> Operation:
 
 def parse_look_call(script: str) -> tuple[str, str, list[tuple[str, str]]]:
     """Fleet, nonce and checks of a look."""
-    words = shlex.split(script.removeprefix(look_definition()))
+    words = words_of_shell(script.removeprefix(look_definition()))
     assert words[0] == "reconciler_look", words
     return words[1], words[2], list(zip(words[3::2], words[4::2], strict=True))
 
@@ -53,6 +52,21 @@ def settings_of(script: str) -> tuple[dict[str, str], str]:
         word, at = _word(script, match.end())
         found[match[1]] = word
     return found, script[at:]
+
+
+_WORDS = re.compile(r"""(?:[^\s'"\\]|'[^']*'|"(?:[^"\\]|\\.)*"|\\.)+""", re.DOTALL)
+_PARTS = re.compile(r"""'([^']*)'|"((?:[^"\\]|\\.)*)"|\\(.)|([^'"\\]+)""", re.DOTALL)
+_ESCAPED = re.compile(r'\\([\\"$`])')
+
+
+def words_of_shell(text: str) -> list[str]:
+    """As `shlex.split`, many times as fast."""
+    return ["".join(_unquoted(part) for part in _PARTS.finditer(found[0])) for found in _WORDS.finditer(text)]
+
+
+def _unquoted(part: re.Match[str]) -> str:
+    plain, double, escaped, bare = part.groups()
+    return plain if plain is not None else _ESCAPED.sub(r"\1", double) if double is not None else escaped or bare
 
 
 def _word(script: str, at: int) -> tuple[str, int]:
@@ -73,12 +87,12 @@ def launch_argv(launch: str) -> tuple[dict[str, str], tuple[str, ...]]:
     """The settings of a launch script, and the argv of the agent."""
     body = launch.removesuffix(text("run"))
     assert body != launch, "a launch ends in the wrapper"
-    words = shlex.split(body[body.rindex('\nset -- "$command"') + 1 :])
+    words = words_of_shell(body[body.rindex('\nset -- "$command"') + 1 :])
     settings, _ = settings_of(launch.split("\n", 2)[2])
     return settings, (settings["command"], *words[3:])
 
 
 def exported(exports: str) -> dict[str, str]:
     """The environment that a launch hands to the agent."""
-    words = shlex.split(exports)
+    words = words_of_shell(exports)
     return dict(word.split("=", 1) for word in words if word != "export")

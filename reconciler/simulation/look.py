@@ -6,8 +6,8 @@ import asyncio
 import json
 from typing import Any
 
-from tests.simulation.machine import Files, Machine
-from tests.simulation.stores import HOME
+from reconciler.simulation.machine import Files, Machine
+from reconciler.simulation.stores import HOME
 
 
 def look(machine: Machine, fleet: str, nonce: str, checks: list[tuple[str, str]]) -> bytes:
@@ -46,7 +46,8 @@ def _about(machine: Machine, fleet: str) -> dict[str, object]:
 def _pane(machine: Machine, name: str, incarnation: int, wrapper: asyncio.Task[Any]) -> dict[str, object]:
     noted = machine.sessions[name].processes.get(incarnation) if name in machine.sessions else None
     dead = wrapper.done() if noted is None else not machine.alive(noted)
-    return {"pid": 1, "dead": int(dead), "attached": 0, "title": ""}
+    program = machine.programs.get(noted.pid) if noted is not None and not dead else None
+    return {"pid": 1, "dead": int(dead), "attached": 0, "title": program.title(machine.time()) if program else ""}
 
 
 def _session(machine: Machine, name: str, files: Files) -> list[tuple[str, object]]:
@@ -67,9 +68,13 @@ def _session(machine: Machine, name: str, files: Files) -> list[tuple[str, objec
         if kind != "store" or ("{session_id" in template and not files.conversation):
             continue
         found.append(("store", {"key": key}))
-        for path in machine.store.found(template.replace("{session_id}", files.conversation)):
+        for path in machine.store.found(_named(template, files.conversation)):
             stored = machine.store.files[path]
             found.append(
                 ("store", {"key": key, "path": path, "size": len(stored.content), "mtime": stored.mtime})
             )  # fmt: skip
     return found
+
+
+def _named(template: str, conversation: str) -> str:
+    return template.replace("{session_id_8}", conversation[:8]).replace("{session_id}", conversation)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Literal, get_args
+from typing import get_args
 
 from reconciler.errors import HostError
+from reconciler.simulation.look import look
+from reconciler.simulation.machine import Fault, Files, Machine
+from reconciler.simulation.stores import Staging, parse_stage, staged
+from reconciler.simulation.texts import Operation, parse_look_call, parse_operation
 from reconciler.transports import Completed
-from tests.simulation.look import look
-from tests.simulation.machine import Files, Machine
-from tests.simulation.stores import Staging, parse_stage, staged
-from tests.simulation.texts import Operation, parse_look_call, parse_operation
 
-Fault = Literal["", "before", "during", "after", "cut", "garbage", "slow", "hang", "power-2", "power-5", "power-8"]
+SLOW, NEVER = 5.0, 1e9  # seconds until an answer comes
 SLEEP = 100.0  # seconds; longer than a lease
 FAULTS: tuple[Fault, ...] = get_args(Fault)
 
@@ -49,11 +49,14 @@ class Line:
             self.died.set()
         if self.dead:
             raise HostError("the controller is dead", code="dropped", retry=False)
+        if machine.silent:
+            return "silence"
         waiting = self.faults.get(machine.name, [])
-        return waiting.pop(0) if waiting else ""
+        return waiting.pop(0) if waiting else machine.trouble
 
 
 def dropped(machine: Machine) -> HostError:
+    """The connection is gone."""
     return HostError(f"{machine.name}: the connection was lost", code="dropped")
 
 
@@ -63,6 +66,7 @@ class SimulatedTransport:
     def __init__(self, line: Line, machine: Machine) -> None:
         self._line = line
         self._machine = machine
+        self._cuts = machine.links_cut
         self._closed = False
 
     async def run(
@@ -73,6 +77,9 @@ class SimulatedTransport:
         fault = self._line.next_fault(self._machine)
         self._line.sent(" ".join(argv), stdin)
         self._check(fault)
+        if fault == "silence":
+            await asyncio.sleep(timeout)
+            raise HostError(f"{self._machine.name}: no answer within {timeout:g} s", code="timed-out")
         if tuple(argv) != ("sh",):
             assert argv[:2] == ("sh", "-c"), argv
             return Completed(0, b"yes\n" if "echo yes" in argv[2] else b"$ \n", b"")
@@ -84,7 +91,7 @@ class SimulatedTransport:
         if fault == "during":
             await asyncio.sleep(0.05)
             raise dropped(self._machine)
-        answer = await self._until_cut(work, 1e9 if fault == "hang" else 0.0, timeout)
+        answer = await self._until_cut(work, {"hang": NEVER, "slow": SLOW}.get(fault, 0.0), timeout)
         return Completed(0, _spoilt(fault, f"answer\t{op['NONCE']}\t{answer}\n".encode()), b"")
 
     async def _until_cut(self, work: asyncio.Task[str], more: float, timeout: float) -> str:
@@ -95,7 +102,7 @@ class SimulatedTransport:
                 await asyncio.wait([work, cut], return_when=asyncio.FIRST_COMPLETED)
                 if cut.done() or work.cancelled():
                     raise dropped(self._machine)
-                await asyncio.sleep(more)
+                await asyncio.sleep(NEVER if self._machine.silent else more)
                 return work.result()
         except TimeoutError:
             raise HostError(f"{self._machine.name}: no answer within {timeout:g} s", code="timed-out") from None
@@ -103,7 +110,8 @@ class SimulatedTransport:
             cut.cancel()
 
     def _check(self, fault: Fault) -> None:
-        if self._closed or not self._machine.up or fault == "before":
+        lost = self._cuts != self._machine.links_cut
+        if self._closed or lost or not self._machine.up or fault == "before":
             raise dropped(self._machine)
 
     async def open(self, argv: Sequence[str]) -> SimulatedChannel | StagingChannel:
@@ -151,14 +159,15 @@ class SimulatedChannel:
         self._fault = self._line.next_fault(self._machine)
         self._line.sent("sh", data)
         self._check(self._fault)
+        if self._fault == "silence":
+            return
         await asyncio.sleep(0.02)
         self._machine.looked = self._machine.time()
         answer = look(self._machine, *parse_look_call(script)) if self._looks else self._machine.store.pull(script)
         self._answer = _spoilt(self._fault, answer)
 
     async def read(self, limit: int = 65536) -> bytes:
-        if self._fault in ("slow", "hang"):
-            await asyncio.sleep(5.0 if self._fault == "slow" else 1e9)
+        await _wait(self._fault, self._machine)
         if self._fault.startswith("power"):
             self._machine.power_cut()
         if self._fault in ("during", "after") or self._fault.startswith("power"):
@@ -191,6 +200,8 @@ class StagingChannel:
     async def write(self, data: bytes) -> None:
         self._check("")
         self._stdin += data
+        if self._fault == "silence":
+            return
         if self._fault == "during" or len(self._stdin) < self._staging.total:
             if self._fault == "during":
                 raise dropped(self._machine)
@@ -209,14 +220,15 @@ class StagingChannel:
 
     async def read(self, limit: int = 65536) -> bytes:
         cut = self._machine.cut
+        if self._fault == "silence":
+            await asyncio.sleep(NEVER)
         waits = [asyncio.create_task(event.wait()) for event in (self._whole, cut)]
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for task in waits:
                 task.cancel()
-        if self._fault in ("slow", "hang"):
-            await asyncio.sleep(5.0 if self._fault == "slow" else 1e9)
+        await _wait(self._fault, self._machine)
         self._check("")
         if self._fault == "after" or self._answer is None:
             raise dropped(self._machine)
@@ -225,6 +237,14 @@ class StagingChannel:
 
     async def close(self) -> None:
         pass
+
+
+async def _wait(fault: Fault, machine: Machine) -> None:
+    """Until an answer comes, if ever."""
+    if fault == "slow":
+        await asyncio.sleep(SLOW)
+    if fault in ("hang", "silence") or machine.silent:
+        await asyncio.sleep(NEVER)
 
 
 def _spoilt(fault: Fault, answer: bytes) -> bytes:

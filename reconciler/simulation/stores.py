@@ -6,10 +6,10 @@ import fnmatch
 import hashlib
 import json
 import re
-import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from reconciler.simulation.texts import words_of_shell
 from reconciler.transcripts.pieces import FILE_LIMIT
 from reconciler.transcripts.scripts import common, text
 
@@ -19,6 +19,7 @@ _PROBE = re.compile(r"^printf '%s\\t%s\\t%s\\n' (\S+) (\S+) (\".*\")$", re.MULTI
 
 
 def sha(data: bytes) -> str:
+    """The digest by which both sides compare."""
     return hashlib.sha256(data).hexdigest()
 
 
@@ -117,7 +118,7 @@ def _parse_pull(script: str) -> tuple[str, list[list[str]]]:
     assert first.startswith("NONCE="), first
     assert rest.startswith(head), rest[:300]
     assert rest.endswith(tail), rest[-300:]
-    calls = [shlex.split(line) for line in rest[len(head) : -len(tail)].splitlines()]
+    calls = [words_of_shell(line) for line in rest[len(head) : -len(tail)].splitlines()]
     assert all(words[0] == "one" for words in calls)
     return first.removeprefix("NONCE="), [words[1:] for words in calls]
 
@@ -150,7 +151,7 @@ def staged(store: Store, staging: Staging, stdin: bytes) -> tuple[dict[int, byte
     taken: dict[int, bytes] = {}
     out = [f"{staging.nonce}\tbegin\n"]
     for line in listed.splitlines():
-        word, n, path, length, digest, offset, new, whole = shlex.split(line)
+        word, n, path, length, digest, offset, new, whole = words_of_shell(line)
         assert word == "put_in"
         before = store.get(path)[: int(length)]
         data = before + spool[int(offset) : int(offset) + int(new)]
@@ -175,12 +176,13 @@ class Launched:
     lines: tuple[tuple[str, ...], ...]
 
 
-def parse_launch(launch: str, workdir: str, name: str) -> Launched:
+def parse_launch(launch: str, workdir: str, name: str, fleet: str) -> Launched:
     """Read it as strictly as possible."""
-    directory = f"{HOME}/.local/state/reconciler/fleet/sessions/{name}"
+    directory = f"{HOME}/.local/state/reconciler/{fleet}/sessions/{name}"
     known = {"HOME": HOME, "workdir": workdir, "dir": directory}
     probes = tuple(
-        (shlex.split(kind)[0], shlex.split(key)[0], _value(path, known)) for kind, key, path in _PROBE.findall(launch)
+        (words_of_shell(kind)[0], words_of_shell(key)[0], _value(path, known))
+        for kind, key, path in _PROBE.findall(launch)
     )
     _, found, rest = launch.partition("\n(umask 077\n:\n")
     block, ended, _ = rest.partition("\n) || exit 1\n")
@@ -191,7 +193,7 @@ def parse_launch(launch: str, workdir: str, name: str) -> Launched:
             _, n, size, digest, path = line.split(" ", 4)
             lines.append(("place", n, size, digest, _value(path, known)))
         else:
-            words = tuple(shlex.split(line))
+            words = tuple(words_of_shell(line))
             assert words[0] == "keep" or line in ('rm -rf "$dir/snapshot"', 'rm -rf "$dir/incoming"'), line
             lines.append(tuple(words))
     return Launched(probes, tuple(lines))
@@ -203,7 +205,7 @@ def _value(word: str, known: dict[str, str]) -> str:
     while _VARIABLE.search(found):
         found = _VARIABLE.sub(lambda match: known.get(match[1], match[2] or ""), found)
     assert "$" not in found, word
-    return shlex.split(found)[0]
+    return words_of_shell(found)[0]
 
 
 def line_of(number: int, words: str, host: str) -> bytes:

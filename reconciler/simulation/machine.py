@@ -10,14 +10,16 @@ import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
-from tests.simulation.agents import LIVELY, Program, begin
-from tests.simulation.stores import HOME, Store, line_of, parse_launch, sha, whole_lines
-from tests.simulation.texts import Operation, exported, launch_argv
+from reconciler.simulation.agents import LIVELY, TURN, Kinds, Program, begin, kind_of
+from reconciler.simulation.stores import HOME, Store, line_of, parse_launch, sha, whole_lines
+from reconciler.simulation.texts import Operation, exported, launch_argv
 
+Fault = Literal[
+    "", "before", "during", "after", "cut", "garbage", "slow", "hang", "silence", "power-2", "power-5", "power-8"
+]  # fmt: skip
 EPOCH = 1_800_000_000
-TURN = "(a headless turn)"
 
 
 class Refused(Exception):
@@ -63,13 +65,18 @@ class Machine:
         name: str,
         spawned: Callable[[Machine, Program], None] = lambda _m, _p: None,
         written: Callable[[str, bytes, bytes], None] = lambda _p, _b, _a: None,
+        kinds: Kinds = kind_of,
     ) -> None:
         self.name = name
+        self.kinds = kinds
         self.spawned = spawned
         self.store = Store(self.now, written)
         self.boot = 1
         self.skew = 0.0
         self.up = True
+        self.silent = False  # whether what is sent there does not arrive, and nobody is told so
+        self.trouble: Fault = ""  # what is wrong with every call
+        self.links_cut = 0  # how often all connections to it were lost
         self.disk_full = False
         self.tmux = True
         self.missing: set[str] = set()  # commands and directories that are not there
@@ -115,6 +122,11 @@ class Machine:
         self.locks.clear()
         for task in self._tasks:
             task.cancel()
+        self.drop_connections()
+
+    def drop_connections(self) -> None:
+        """sshd was killed, say: what runs goes on, and nobody hears of it."""
+        self.links_cut += 1
         self.cut.set()
         self.cut = asyncio.Event()
 
@@ -166,7 +178,7 @@ class Machine:
                 files.exits[incarnation] = self._exit(code, incarnation, error, missing)
                 return
         workdir = settings["workdir"].replace("~", HOME, 1)
-        launched = parse_launch(launch, workdir, name)
+        launched = parse_launch(launch, workdir, name, settings["fleet"])
         files.probes = launched.probes
         done = True
         for line in launched.lines:
@@ -179,9 +191,10 @@ class Machine:
                 return
         self._pids += 10
         start, environment = str(self._pids * 7 + self.boot), exported(exports)
-        program = Program(self._pids, start, name, incarnation, argv, environment, self.time())
+        kind, task = self.kinds(files.record or "", argv), '"lifecycle":"task"' in (files.record or "")
+        program = Program(self._pids, start, name, incarnation, argv, environment, self.time(), kind, task)
         if done and await self._become(files, program):
-            begin(program, workdir)
+            begin(program, workdir, files.conversation, tuple(p for how, _, p in launched.probes if how == "store"))
             self.spawned(self, program)
             await self._run(program)
 
