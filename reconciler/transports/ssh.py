@@ -98,6 +98,7 @@ class SshTransport(RemoteFiles):
         }
         session = await self._start(_Screen, command_line(argv), **pty)
         with _terminal.raw(), _terminal.on_resize(session.resized), _terminal.keys(session.pressed):
+            session.show()
             try:
                 await asyncio.shield(session.done)
             finally:
@@ -140,10 +141,23 @@ def _feed(session: Session, stdin: bytes) -> None:
 
 
 class _Screen(Session):
-    """A remote program on the local terminal."""
+    """A remote program on the local terminal; what it says before the terminal is ready waits for that."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._early: bytes | None = b""
 
     def data_received(self, data: bytes, datatype: int | None) -> None:
-        _terminal.show(data)
+        if self._early is None:
+            _terminal.show(data)
+        else:
+            self._early += data
+
+    def show(self) -> None:
+        """From now on at once."""
+        early, self._early = self._early, None
+        if early:
+            _terminal.show(early)
 
     def pressed(self, data: bytes) -> None:
         """Keys, or b"" at the end of them."""
