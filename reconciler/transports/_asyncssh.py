@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
+from types import ModuleType
 from typing import Any, TypeVar, cast
 
 import asyncssh
@@ -23,7 +25,14 @@ from reconciler.transports._resolving import Resolved, resolve, saying
 from reconciler.transports._ssh_options import SshOptions
 from reconciler.transports._ssh_sessions import Session
 
-__all__ = ["Connection", "close", "open_way", "start"]
+shortcuts: ModuleType | None
+try:
+    from reconciler.transports import _shortcuts as shortcuts
+except (ImportError, AttributeError) as error:  # a library that has not even the names
+    logging.getLogger(__name__).debug("no shortcuts: %s", error)
+    shortcuts = None
+
+__all__ = ["Connection", "GuessedWrongError", "close", "may_guess", "open_way", "start"]
 
 Connection = asyncssh.SSHClientConnection
 _CLOSE_TIMEOUT = 2.0
@@ -40,6 +49,21 @@ _HOST_KEY_ALGS = ("ssh-ed25519", *_ECDSA, "rsa-sha2-512", "rsa-sha2-256")
 _HOST_KEY_KINDS = (_HOST_KEY_ALGS, _ECDSA, ("rsa-sha2-512", "rsa-sha2-256"))
 
 _S = TypeVar("_S", bound=Session)
+_unguessed: set[tuple[str, int]] = set()  # hosts that did not number their channels as it was guessed
+
+
+class GuessedWrongError(Exception):
+    """The connection is lost to a shortcut; another one goes the usual way."""
+
+
+def _allowed(env: Mapping[str, str]) -> frozenset[str]:
+    return shortcuts.allowed(env) if shortcuts is not None else frozenset()
+
+
+def may_guess(connection: Connection, env: Mapping[str, str]) -> bool:
+    """Whether the first program may be asked for before its channel is open."""
+    known = connection.get_extra_info("host"), connection.get_extra_info("port")
+    return "e" in _allowed(env) and known not in _unguessed
 
 
 async def open_way(name: str, options: SshOptions, env: Mapping[str, str]) -> list[Connection]:
@@ -71,15 +95,26 @@ async def close(connections: Sequence[Connection]) -> None:
             connection.abort()
 
 
-async def start(name: str, connection: Connection, new: Callable[[], _S], command: str, **pty: Any) -> _S:
-    """A process on a channel of its own. Raises HostError; a cancelled start gives its channel back."""
-    task = asyncio.ensure_future(connection.create_session(cast("Any", new), command, **pty))
+async def start(
+    name: str, connection: Connection, new: Callable[[], _S], command: str, *, guess: bool = False, **pty: Any
+) -> _S:
+    """A process on a channel of its own. Raises HostError; a cancelled start gives its channel back.
+
+    With `guess` it may also raise GuessedWrongError, and nothing has been run.
+    """
+    if guess and not pty and shortcuts is not None and shortcuts.fresh(connection):
+        task = asyncio.ensure_future(shortcuts.start(connection, new, command))
+    else:
+        task = asyncio.ensure_future(connection.create_session(cast("Any", new), command, **pty))
     try:
         _, session = await asyncio.shield(task)
     except asyncio.CancelledError:
         task.add_done_callback(_give_back)
         raise
     except asyncssh.ChannelOpenError as error:
+        if guess and shortcuts is not None and isinstance(error, shortcuts.GuessedWrongError):
+            _unguessed.add((connection.get_extra_info("host"), connection.get_extra_info("port")))
+            raise GuessedWrongError from None
         if connection.is_closed():
             raise failures.dropped(name) from None
         if error.code in (asyncssh.OPEN_REQUEST_SESSION_FAILED, asyncssh.OPEN_REQUEST_PTY_FAILED):
@@ -103,6 +138,7 @@ class _Opener:
         self.home = env.get("HOME") or os.path.expanduser("~")
         self.agent_socket = env.get("SSH_AUTH_SOCK", "")
         self.seconds = seconds
+        self.shortcuts = _allowed(env)
         self.limit: asyncio.Timeout | None = None
         self.connections: list[Connection] = []
         self.attempt = Attempt(name, name, 22, "")
@@ -181,13 +217,14 @@ class _Opener:
             if not self.connections and _direct(base):
                 here = await dial(base.host, base.port, base.family, base.local_addr)
             async with handshake(self.limit, lambda: at.heard):
-                return await asyncssh.connect(
+                connect = shortcuts.connect if "o" in self.shortcuts and shortcuts is not None else asyncssh.connect
+                return await connect(
                     base.orig_host,
                     config=None,
                     options=base,
                     sock=here,
                     tunnel=self.connections[-1] if self.connections else None,
-                    client_factory=lambda: _Client(trust),
+                    client_factory=lambda: _Client(trust, self.shortcuts),
                     **arguments,
                 )
         except TooManyFilesError as error:
@@ -361,14 +398,24 @@ class _Trust:
 class _Client(asyncssh.SSHClient):
     """The library's callbacks while a connection is made."""
 
-    def __init__(self, trust: _Trust) -> None:
+    def __init__(self, trust: _Trust, allowed: frozenset[str]) -> None:
         self._trust = trust
+        self._allowed = allowed
+        self._login: Any = None
         self._connection: Connection | None = None
 
     def connection_made(self, conn: Connection) -> None:
         self._connection = conn
         self._trust.at.connected = True
+        if shortcuts is not None and "q" in self._allowed:
+            shortcuts.acknowledge(conn)
+        if shortcuts is not None and "n" in self._allowed:
+            self._login = shortcuts.Login(conn, self._allowed)
         _overhear(conn, self._trust.at)
+
+    def begin_auth(self, username: str) -> None:
+        if self._login is not None:
+            self._login.begin()
 
     def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:
         return self._trust.accepts(key)
@@ -397,7 +444,7 @@ def _overhear(connection: Connection, at: Attempt) -> None:
         if not spoken:
             at.said = failures.printable(heard.partition(b"\n")[0].decode("utf-8", "replace")) or "nothing readable"
         if spoken or len(heard) >= _HEARD:
-            vars(connection).pop("data_received", None)
+            vars(connection)["data_received"] = receive
         receive(data, datatype)
 
     vars(connection)["data_received"] = hear
