@@ -13,7 +13,9 @@ from reconciler.errors import HostError, ReconcilerError
 from reconciler.hosts import Connection, Hosts
 from reconciler.leases import this_machine
 
-CONNECTS_AT_ONCE = 64  # more at a time only makes them wait for each other's cryptography
+# Only a bound for what is kept in mind: how many are greeted at once is for the transports to say, which see which of
+# them are dead; those must not take the places of those that are not.
+CONNECTS_AT_ONCE = 2000
 
 
 async def observe(

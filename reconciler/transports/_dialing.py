@@ -14,7 +14,7 @@ from typing import Any
 
 __all__ = ["HANDSHAKES_AT_ONCE", "TooManyFilesError", "dial", "enough_files", "handshake"]
 
-HANDSHAKES_AT_ONCE = 64  # more at a time only makes them wait for each other's cryptography
+HANDSHAKES_AT_ONCE = 100  # more at a time only makes them wait for each other's cryptography
 _SILENT = 0.5  # seconds after which a host that has not said a word gives its place to another
 _LONGEST = 3.0  # and one that has
 _SPARE = 48  # descriptors for what is not a connection: files, programs, locks, the journal
