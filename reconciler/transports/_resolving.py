@@ -119,13 +119,18 @@ def _parse(options: SshOptions, path: str) -> Resolved:
         own["username"] = options.user
     if options.port is not None:
         own["port"] = options.port
-    with _config_files(options, path) as paths:
-        return Resolved(config=paths, host=options.address, client_keys=None, known_hosts=None, agent_path=None, **own)
+    own |= {"host": options.address, "client_keys": None, "known_hosts": None, "agent_path": None}
+    try:
+        with _config_files(options, path, numbered=False) as paths:
+            return Resolved(config=paths, **own)
+    except (asyncssh.ConfigParseError, ValueError):  # once more, for the number of the line
+        with _config_files(options, path, numbered=True) as paths:
+            return Resolved(config=paths, **own)
 
 
 @contextlib.contextmanager
-def _config_files(options: SshOptions, path: str) -> Iterator[list[str]]:
-    less = concerning(path, options.address) if path else None
+def _config_files(options: SshOptions, path: str, *, numbered: bool) -> Iterator[list[str]]:
+    less = concerning(path, options.address, numbered=numbered) if path else None
     own = "".join(f"{key} {value}\n" for key, value in options.ssh_options)
     with contextlib.ExitStack() as files:
         paths = [files.enter_context(_text_file(text)) for text in (own, less) if text]
