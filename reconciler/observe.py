@@ -13,9 +13,9 @@ from reconciler.errors import HostError, ReconcilerError
 from reconciler.hosts import Connection, Hosts
 from reconciler.leases import this_machine
 
-# Only a bound for what is kept in mind: how many are greeted at once is for the transports to say, which see which of
-# them are dead; those must not take the places of those that are not.
-CONNECTS_AT_ONCE = 2000
+# So many that those which are dead do not take the places of the others; how many are greeted at once is for the
+# transports to say, which see which is which. Not more, since waiting there counts against the time of a look.
+CONNECTS_AT_ONCE = 512
 
 
 async def observe(

@@ -1,4 +1,7 @@
-"""The only file that knows the SSH library: connections, keys, trust, and its errors translated to ours."""
+"""Connections of the SSH library, whom they trust, and its errors translated to ours.
+
+Besides this file only `_identities`, `_resolving` and `_shortcuts` know the library.
+"""
 
 from __future__ import annotations
 
