@@ -93,16 +93,13 @@ async def test_dead_hosts_do_not_slow_the_live_ones(key: Path, port: int, tmp_pa
     env = {"HOME": str(tmp_path)}
     with grave(kind) as dead:
         begun = time.monotonic()
-        seen = await asyncio.gather(*(look(f"h{n}", options(key, port, f"h{n}"), env) for n in range(LIVE)))
-        alone = max(seen) - begun
-
-        begun = time.monotonic()
         late = asyncio.gather(
-            *(connect(f"d{n}", options(key, dead, "x"), env=env) for n in range(DEAD)), return_exceptions=True
+            *(connect(f"d{n}", options(key, dead, "x", connect_timeout=120.0), env=env) for n in range(DEAD)),
+            return_exceptions=True,
         )
         await asyncio.sleep(0)  # they are the first in every line
         seen = await asyncio.gather(*(look(f"h{n}", options(key, port, f"h{n}"), env) for n in range(LIVE)))
-        assert max(seen) - begun < 2 * alone + 5  # all of the dead take 20 s each
+        assert max(seen) - begun < 40  # whoever waited for the dead would wait for 120
         assert not late.done()
         late.cancel()
         with contextlib.suppress(asyncio.CancelledError):
