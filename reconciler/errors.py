@@ -83,7 +83,7 @@ class HostError(ReconcilerError):
 
     Codes: auth-denied, host-key-unknown, host-key-changed, host-key-mismatch, passphrase-needed, key-too-open,
     refused, timed-out, name-not-resolved, no-route, dropped, too-many-connections, too-many-sessions, protocol,
-    bad-option, look-failed, look-truncated, disabled, foreign-machine.
+    too-many-files, bad-option, look-failed, look-truncated, disabled, foreign-machine.
     """
 
     def __init__(self, message: str, *, code: str, remedy: str = "", retry: bool = True) -> None:

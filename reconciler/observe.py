@@ -13,7 +13,9 @@ from reconciler.errors import HostError, ReconcilerError
 from reconciler.hosts import Connection, Hosts
 from reconciler.leases import this_machine
 
-CONNECTS_AT_ONCE = 64  # more at a time only makes them wait for each other's cryptography
+# So many that those which are dead do not take the places of the others; how many are greeted at once is for the
+# transports to say, which see which is which. Not more, since waiting there counts against the time of a look.
+CONNECTS_AT_ONCE = 512
 
 
 async def observe(

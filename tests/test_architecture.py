@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import pkgutil
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -66,8 +67,15 @@ class TestImports:
         (tmp_path / "a.toml").write_text('[sessions.a]\nagent = "codex"\n')
         assert imported_by("validate", str(tmp_path)).isdisjoint({"asyncssh", "networkx", "sqlite3"})
 
-    def test_asyncssh_is_imported_in_one_file(self) -> None:
-        assert [relative(path) for path in modules() if "asyncssh" in _imports(path)] == ["transports/_asyncssh.py"]
+    def test_asyncssh_is_imported_by_the_private_files_of_one_transport(self) -> None:
+        known = [f"transports/_{name}.py" for name in ("asyncssh", "identities", "resolving", "shortcuts")]
+        assert [relative(path) for path in modules() if "asyncssh" in _imports(path)] == known
+
+    def test_private_parts_of_asyncssh_are_touched_in_one_file(self) -> None:
+        touched = re.compile(r"asyncssh\.\w*\._|from asyncssh(\.\w+)? import (auth|channel|connection)\b")
+        assert [relative(path) for path in modules() if touched.search(path.read_text(encoding="utf-8"))] == [
+            "transports/_shortcuts.py"
+        ]
 
 
 def _imports(path: Path) -> set[str]:

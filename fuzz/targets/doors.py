@@ -145,7 +145,8 @@ def _ssh_config(data: bytes) -> None:
 
     file = _folder() / "config"
     file.write_bytes(data + b"\n" + b"# \n" * 1400)
-    concerning(str(file), "gpu.example")
+    for numbered in (True, False):
+        concerning(str(file), "gpu.example", numbered=numbered)
     found = aliases(text_of(data).split("\n"))
     for text in tables(found, {}).values():
         tomllib.loads(text)

@@ -1,32 +1,43 @@
-"""The only file that knows the SSH library: connections, keys, trust, and its errors translated to ours."""
+"""Connections of the SSH library, whom they trust, and its errors translated to ours.
+
+Besides this file only `_identities`, `_resolving` and `_shortcuts` know the library.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
-import re
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
+from types import ModuleType
 from typing import Any, TypeVar, cast
 
 import asyncssh
 
 from reconciler.errors import HostError
 from reconciler.transports import _failures as failures
+from reconciler.transports._dialing import TooManyFilesError, dial, handshake
 from reconciler.transports._failures import Attempt
+from reconciler.transports._identities import TooOpenError, load_key, read_public, ready, with_certificate
 from reconciler.transports._known_hosts import add, lookup
 from reconciler.transports._patience import admitted
-from reconciler.transports._ssh_config import concerning
+from reconciler.transports._resolving import Resolved, resolve, saying
 from reconciler.transports._ssh_options import SshOptions
 from reconciler.transports._ssh_sessions import Session
 
-__all__ = ["Connection", "close", "open_way", "start"]
+shortcuts: ModuleType | None
+try:
+    from reconciler.transports import _shortcuts as shortcuts
+except (ImportError, AttributeError) as error:  # a library that has not even the names
+    logging.getLogger(__name__).debug("no shortcuts: %s", error)
+    shortcuts = None
+
+__all__ = ["Connection", "GuessedWrongError", "close", "may_guess", "open_way", "start"]
 
 Connection = asyncssh.SSHClientConnection
-_Base = asyncssh.SSHClientConnectionOptions
 _CLOSE_TIMEOUT = 2.0
 _MOST_JUMPS = 8
 _HEARD = 1000  # bytes of what comes before SSH
@@ -41,8 +52,21 @@ _HOST_KEY_ALGS = ("ssh-ed25519", *_ECDSA, "rsa-sha2-512", "rsa-sha2-256")
 _HOST_KEY_KINDS = (_HOST_KEY_ALGS, _ECDSA, ("rsa-sha2-512", "rsa-sha2-256"))
 
 _S = TypeVar("_S", bound=Session)
-# Parsed once per version of a file: decrypting one key costs more than ten connections.
-_keys: dict[tuple[str, int, int, int], asyncssh.SSHKey] = {}
+_unguessed: set[tuple[str, int]] = set()  # hosts that did not number their channels as it was guessed
+
+
+class GuessedWrongError(Exception):
+    """The connection is lost to a shortcut; another one goes the usual way."""
+
+
+def _allowed(env: Mapping[str, str]) -> frozenset[str]:
+    return shortcuts.allowed(env) if shortcuts is not None else frozenset()
+
+
+def may_guess(connection: Connection, env: Mapping[str, str]) -> bool:
+    """Whether the first program may be asked for before its channel is open."""
+    known = connection.get_extra_info("host"), connection.get_extra_info("port")
+    return "e" in _allowed(env) and known not in _unguessed
 
 
 async def open_way(name: str, options: SshOptions, env: Mapping[str, str]) -> list[Connection]:
@@ -52,7 +76,7 @@ async def open_way(name: str, options: SshOptions, env: Mapping[str, str]) -> li
     """
     opener = _Opener(name, env, options.connect_timeout)
     try:
-        async with asyncio.timeout(options.connect_timeout):
+        async with asyncio.timeout(options.connect_timeout) as opener.limit:
             await opener.open(options)
     except TimeoutError:
         await close(opener.connections)
@@ -74,15 +98,26 @@ async def close(connections: Sequence[Connection]) -> None:
             connection.abort()
 
 
-async def start(name: str, connection: Connection, new: Callable[[], _S], command: str, **pty: Any) -> _S:
-    """A process on a channel of its own. Raises HostError; a cancelled start gives its channel back."""
-    task = asyncio.ensure_future(connection.create_session(cast("Any", new), command, **pty))
+async def start(
+    name: str, connection: Connection, new: Callable[[], _S], command: str, *, guess: bool = False, **pty: Any
+) -> _S:
+    """A process on a channel of its own. Raises HostError; a cancelled start gives its channel back.
+
+    With `guess` it may also raise GuessedWrongError, and nothing has been run.
+    """
+    if guess and not pty and shortcuts is not None and shortcuts.fresh(connection):
+        task = asyncio.ensure_future(shortcuts.start(connection, new, command))
+    else:
+        task = asyncio.ensure_future(connection.create_session(cast("Any", new), command, **pty))
     try:
         _, session = await asyncio.shield(task)
     except asyncio.CancelledError:
         task.add_done_callback(_give_back)
         raise
     except asyncssh.ChannelOpenError as error:
+        if guess and shortcuts is not None and isinstance(error, shortcuts.GuessedWrongError):
+            _unguessed.add((connection.get_extra_info("host"), connection.get_extra_info("port")))
+            raise GuessedWrongError from None
         if connection.is_closed():
             raise failures.dropped(name) from None
         if error.code in (asyncssh.OPEN_REQUEST_SESSION_FAILED, asyncssh.OPEN_REQUEST_PTY_FAILED):
@@ -106,6 +141,8 @@ class _Opener:
         self.home = env.get("HOME") or os.path.expanduser("~")
         self.agent_socket = env.get("SSH_AUTH_SOCK", "")
         self.seconds = seconds
+        self.shortcuts = _allowed(env)
+        self.limit: asyncio.Timeout | None = None
         self.connections: list[Connection] = []
         self.attempt = Attempt(name, name, 22, "")
 
@@ -123,10 +160,10 @@ class _Opener:
                 retry=False,
             )
         try:
-            base = await asyncio.to_thread(self._resolve, options)
+            base = await resolve(options, self.home)
         except (asyncssh.ConfigParseError, ValueError, OSError) as error:
             raise HostError(
-                f"{self.name}: the SSH config cannot be used: {failures.printable(self._real_path(error, options))}",
+                f"{self.name}: the SSH config cannot be used: {failures.printable(saying(error, options))}",
                 code="protocol",
                 remedy=f"ssh -G {options.address}",
                 retry=False,
@@ -136,33 +173,7 @@ class _Opener:
                 await self.open(_jump_options(options, jump, first=number == 0), jumps + 1)
         await self._open_one(options, base)
 
-    def _real_path(self, error: Exception, options: SshOptions) -> str:
-        """The library's words with the config's own path, also where it read a shorter copy."""
-        path = options.ssh_config if isinstance(options.ssh_config, str) else "~/.ssh/config"
-        return re.sub(r"\S*/reconciler\.\S*\.config", path, str(error))
-
-    def _resolve(self, options: SshOptions) -> _Base:
-        """What the SSH config says of this host, with our own words on top."""
-        own: dict[str, Any] = {}
-        if options.user is not None:
-            own["username"] = options.user
-        if options.port is not None:
-            own["port"] = options.port
-        with self._config_files(options) as paths:
-            return _Base(config=paths, host=options.address, client_keys=None, known_hosts=None, agent_path=None, **own)
-
-    @contextlib.contextmanager
-    def _config_files(self, options: SshOptions) -> Iterator[list[str]]:
-        said = options.ssh_config
-        path = self.path(said) if isinstance(said, str) else os.path.join(self.home, ".ssh", "config")
-        read = said is not False and (isinstance(said, str) or os.access(path, os.R_OK))
-        less = concerning(path, options.address) if read else None
-        own = "".join(f"{key} {value}\n" for key, value in options.ssh_options)
-        with contextlib.ExitStack() as files:
-            paths = [files.enter_context(_text_file(text)) for text in (own, less) if text]
-            yield paths if less is not None or not read else [*paths, path]
-
-    async def _open_one(self, options: SshOptions, base: _Base) -> None:
+    async def _open_one(self, options: SshOptions, base: Resolved) -> None:
         at = self.attempt = Attempt(self.name, base.host, base.port, base.username)
         at.pin = options.host_key or ""
         files = base.config.get("UserKnownHostsFile")
@@ -186,7 +197,7 @@ class _Opener:
                         add(at.known_hosts, name, port, trust.new_key)
         self.connections.append(connection)
 
-    async def _try_kinds(self, trust: _Trust, base: _Base, arguments: dict[str, Any]) -> Connection:
+    async def _try_kinds(self, trust: _Trust, base: Resolved, arguments: dict[str, Any]) -> Connection:
         """Connect; for a pinned key, look at each kind of key that the host has before it is called wrong."""
         kinds = _HOST_KEY_KINDS if trust.at.pin else _HOST_KEY_KINDS[:1]
         wrong: HostError | None = None
@@ -200,39 +211,54 @@ class _Opener:
         assert wrong is not None
         raise wrong
 
-    async def _connect(self, trust: _Trust, base: _Base, arguments: dict[str, Any]) -> Connection:
+    async def _connect(self, trust: _Trust, base: Resolved, arguments: dict[str, Any]) -> Connection:
         return await admitted(trust.at, lambda: self._try(trust, base, arguments))
 
-    async def _try(self, trust: _Trust, base: _Base, arguments: dict[str, Any]) -> Connection:
-        at = trust.at
+    async def _try(self, trust: _Trust, base: Resolved, arguments: dict[str, Any]) -> Connection:
+        at, here = trust.at, None
         try:
-            return await asyncssh.connect(
-                base.orig_host,
-                config=None,
-                options=base,
-                tunnel=self.connections[-1] if self.connections else None,
-                client_factory=lambda: _Client(trust),
-                **arguments,
-            )
+            if not self.connections and _direct(base):
+                here = await dial(base.host, base.port, base.family, base.local_addr)
+            async with handshake(self.limit, lambda: at.heard):
+                connect = shortcuts.connect if "o" in self.shortcuts and shortcuts is not None else asyncssh.connect
+                return await connect(
+                    base.orig_host,
+                    config=None,
+                    options=base,
+                    sock=here,
+                    tunnel=self.connections[-1] if self.connections else None,
+                    client_factory=lambda: _Client(trust, self.shortcuts),
+                    **arguments,
+                )
+        except TooManyFilesError as error:
+            raise failures.too_many_files(at, str(error)) from None
         except asyncssh.ChannelOpenError as error:
             raise failures.from_jump(at, error.reason) from None
         except (OSError, asyncssh.Error) as error:
             raise _translate(at, error, self.seconds) from None
         except (ValueError, UnicodeError) as error:
             raise failures.broken(at, str(error)) from None
+        finally:
+            if here is not None and not at.connected:
+                # After the library, if it has taken it, has let go of it.
+                loop = asyncio.get_running_loop()
+                loop.call_soon(loop.call_soon, here.close)
 
     @contextlib.asynccontextmanager
-    async def _credentials(self, options: SshOptions, base: _Base) -> Any:
+    async def _credentials(self, options: SshOptions, base: Resolved) -> Any:
         """Keys to offer in ssh's order (agent, then files), and the better error where they turn out too few."""
-        files, denied = await asyncio.to_thread(self._key_files, options, base)
-        agent = await self._agent(options, base)
+        if all(ready(path, options.passphrase) for path in self._identities(options, base)):
+            files, denied = self._key_files(options, base)
+        else:  # decrypting one key costs more than ten connections
+            files, denied = await asyncio.to_thread(self._key_files, options, base)
+        agent = None if options.identity is not None and files else await self._agent(options, base)
         try:
             held = list(await agent.get_keys()) if agent else []
         except ValueError:
             held = []
         held_blobs = {key.public_data for key in held}
         if options.identity is not None or base.config.get("IdentitiesOnly"):
-            wanted = {blob for path in self._identities(options, base) if (blob := _public(path))}
+            wanted = {blob for path in self._identities(options, base) if (blob := read_public(path))}
             held = [key for key in held if key.public_data in wanted]
         # As ssh: files that the agent holds too, then what else it holds, then the other files.
         files.sort(key=lambda file: file[1].public_data not in held_blobs)
@@ -245,14 +271,14 @@ class _Opener:
         if denied and not held:
             raise denied
         try:
-            keys = [_with_certificate(path, key) for path, key in files]
+            keys = [with_certificate(path, key) for path, key in files]
             yield [*keys[:first], *held, *keys[first:]], denied
         finally:
             if agent:
                 agent.close()
                 await agent.wait_closed()
 
-    async def _agent(self, options: SshOptions, base: _Base) -> asyncssh.SSHAgentClient | None:
+    async def _agent(self, options: SshOptions, base: Resolved) -> asyncssh.SSHAgentClient | None:
         path = str(base.config.get("IdentityAgent", "") or "")
         path = self.path(path) if path and path != "SSH_AUTH_SOCK" else self.agent_socket
         if not path or options.password:
@@ -262,7 +288,7 @@ class _Opener:
         except OSError:
             return None
 
-    def _identities(self, options: SshOptions, base: _Base) -> list[str]:
+    def _identities(self, options: SshOptions, base: Resolved) -> list[str]:
         if options.identity is not None:
             return [self.path(options.identity)]
         said = base.config.get("IdentityFile")
@@ -270,7 +296,7 @@ class _Opener:
         return [self.path(str(name)) for name in names]
 
     def _key_files(
-        self, options: SshOptions, base: _Base
+        self, options: SshOptions, base: Resolved
     ) -> tuple[list[tuple[str, asyncssh.SSHKey]], HostError | None]:
         """Key files that can be used. One that was named and cannot is an error, unless the agent holds it."""
         found: list[tuple[str, asyncssh.SSHKey]] = []
@@ -278,8 +304,8 @@ class _Opener:
             return found, None
         for path in self._identities(options, base):
             try:
-                found.append((path, _load_key(path, options.passphrase)))
-            except _TooOpenError as error:
+                found.append((path, load_key(path, options.passphrase)))
+            except TooOpenError as error:
                 if options.identity is not None:
                     return found, failures.key_too_open(self.name, path, str(error))
                 self.attempt.too_open.append((path, str(error)))
@@ -289,7 +315,13 @@ class _Opener:
         return found, None
 
 
-def _arguments(options: SshOptions, base: _Base, keys: Sequence[object]) -> dict[str, Any]:
+def _direct(base: Resolved) -> bool:
+    """Whether the way to it is plain TCP to a name that needs no second reading of the config."""
+    canonical = base.canonicalize_hostname or base.config.has_match_final()
+    return not (base.tunnel or base.proxy_command or canonical)
+
+
+def _arguments(options: SshOptions, base: Resolved, keys: Sequence[object]) -> dict[str, Any]:
     """What every connection is made with: no prompt, nothing forwarded, and no work that is not needed."""
     interval: object = options.keepalive_interval
     if interval == SshOptions.keepalive_interval:
@@ -369,14 +401,24 @@ class _Trust:
 class _Client(asyncssh.SSHClient):
     """The library's callbacks while a connection is made."""
 
-    def __init__(self, trust: _Trust) -> None:
+    def __init__(self, trust: _Trust, allowed: frozenset[str]) -> None:
         self._trust = trust
+        self._allowed = allowed
+        self._login: Any = None
         self._connection: Connection | None = None
 
     def connection_made(self, conn: Connection) -> None:
         self._connection = conn
         self._trust.at.connected = True
+        if shortcuts is not None and "q" in self._allowed:
+            shortcuts.acknowledge(conn)
+        if shortcuts is not None and "n" in self._allowed:
+            self._login = shortcuts.Login(conn, self._allowed)
         _overhear(conn, self._trust.at)
+
+    def begin_auth(self, username: str) -> None:
+        if self._login is not None:
+            self._login.begin()
 
     def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:
         return self._trust.accepts(key)
@@ -400,23 +442,15 @@ def _overhear(connection: Connection, at: Attempt) -> None:
 
     def hear(data: bytes, datatype: int | None = None) -> None:
         heard.extend(data[:_HEARD])
+        at.heard = True
         spoken = heard.startswith(b"SSH-") or b"\nSSH-" in heard
         if not spoken:
             at.said = failures.printable(heard.partition(b"\n")[0].decode("utf-8", "replace")) or "nothing readable"
         if spoken or len(heard) >= _HEARD:
-            vars(connection).pop("data_received", None)
+            vars(connection)["data_received"] = receive
         receive(data, datatype)
 
     vars(connection)["data_received"] = hear
-
-
-@contextlib.contextmanager
-def _text_file(text: str) -> Iterator[str]:
-    """The name of a private file with this text, which the library takes in no other form."""
-    with tempfile.NamedTemporaryFile("w", prefix="reconciler.", suffix=".config", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        yield file.name
 
 
 def _jump_options(options: SshOptions, jump: str, *, first: bool) -> SshOptions:
@@ -445,35 +479,6 @@ def _public_key(line: str) -> asyncssh.SSHKey | None:
         return asyncssh.import_public_key(line)
     except asyncssh.KeyImportError:
         return None
-
-
-class _TooOpenError(Exception):
-    """A key file that others may read; its mode."""
-
-
-def _load_key(path: str, passphrase: str | None) -> asyncssh.SSHKey:
-    stat = os.stat(path)
-    if stat.st_uid == os.getuid() and stat.st_mode & 0o077:  # as ssh: nothing is said of somebody else's file
-        raise _TooOpenError(f"{stat.st_mode & 0o777:04o}")
-    mark = (path, stat.st_mtime_ns, stat.st_size, hash(passphrase))
-    if mark not in _keys:
-        _keys[mark] = asyncssh.read_private_key(path, passphrase)
-    return _keys[mark]
-
-
-def _with_certificate(path: str, key: asyncssh.SSHKey) -> object:
-    try:
-        return key, asyncssh.read_certificate(f"{path}-cert.pub")
-    except (OSError, asyncssh.KeyImportError):
-        return key
-
-
-def _public(path: str) -> bytes | None:
-    """The public half that lies beside a key, by which the agent knows it."""
-    for name in (f"{path}.pub", path):
-        with contextlib.suppress(OSError, asyncssh.KeyImportError):
-            return asyncssh.read_public_key(name).public_data
-    return None
 
 
 def _unusable(at: Attempt, path: str, passphrase: str | None, error: Exception) -> HostError:

@@ -39,6 +39,7 @@ class Attempt:
     port: int
     user: str
     connected: bool = False
+    heard: bool = False  # whether it has said anything
     greeted: bool = False
     banner: str = ""
     tried: list[str] = field(default_factory=list)
@@ -140,7 +141,15 @@ def from_os_error(at: Attempt, error: OSError, seconds: float) -> HostError:
         return refused(at)
     if number in _ROUTE:
         return no_route(at)
+    if number in (errno.EMFILE, errno.ENFILE):
+        return too_many_files(at, "reached")
     return lost(at, str(error.strerror or error))
+
+
+def too_many_files(at: Attempt, limit: str) -> HostError:
+    """This process has as many files open as it may."""
+    message = f"{at.where}: this process may open no more connections (its limit of open files is {limit})"
+    return HostError(message, code="too-many-files", remedy="ulimit -n 65536 (LimitNOFILE= in a systemd unit)")
 
 
 def no_route(at: Attempt) -> HostError:

@@ -9,7 +9,7 @@ import hashlib
 import hmac
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 
 @dataclass(frozen=True)
@@ -23,21 +23,54 @@ class Entry:
     key: str
 
     def matches(self, name: str) -> bool:
-        """Whether the line speaks of `name`, which is `host` or `[host]:port`."""
-        if self.names[0].startswith("|1|"):
-            return _hashed(self.names[0], name)
+        """Whether the line, which is not hashed, speaks of `name`, which is `host` or `[host]:port`."""
         said = [pattern for pattern in self.names if fnmatch.fnmatchcase(name, _escape(pattern.lstrip("!")))]
         return bool(said) and not any(pattern.startswith("!") for pattern in said)
 
 
+_Version = tuple[int, int, int]
+# The two keys of an HMAC as they go before the text, and what it has to come to.
+_Hashed = tuple[bytes, bytes, bytes, Entry]
+_INNER, _OUTER = (bytes(byte ^ pad for byte in range(256)) for pad in (0x36, 0x5C))
+
+
 @dataclass(frozen=True)
 class _File:
-    plain: dict[str, tuple[Entry, ...]]
-    others: tuple[Entry, ...]
+    """One version of a file: lines by plain name, lines with hashed names, lines with patterns; and answers given."""
+
+    lines: int = 0
+    plain: dict[str, list[Entry]] = field(default_factory=dict)
+    hashed: list[_Hashed] = field(default_factory=list)
+    patterns: list[Entry] = field(default_factory=list)
+    answers: dict[str, list[Entry]] = field(default_factory=dict)
+
+    def about(self, name: str) -> list[Entry]:
+        """Every line about `name`, in order; looked for once a name."""
+        if name not in self.answers:
+            found = [*self.plain.get(name, ()), *self._hashes(name)]
+            found += [entry for entry in self.patterns if entry.matches(name)]
+            self.answers[name] = sorted(found, key=lambda entry: entry.line)
+        return self.answers[name]
+
+    def _hashes(self, name: str) -> list[Entry]:
+        text = name.encode()
+        # HMAC spelt out: of thousands of lines, hmac.digest would take twice as long.
+        return [at for inner, outer, said, at in self.hashed if _sha1(outer + _sha1(inner + text)) == said]
+
+    def take(self, entry: Entry) -> None:
+        """One more line."""
+        if entry.names[0].startswith("|1|"):
+            if (hashed := _hashed(entry)) is not None:
+                self.hashed.append(hashed)
+        elif any(character in name for name in entry.names for character in "*?|!"):
+            self.patterns.append(entry)
+        else:
+            for name in entry.names:
+                self.plain.setdefault(name, []).append(entry)
 
 
 # One parse per version of a file and process: a fleet's connections all ask the same few files.
-_parsed: dict[str, tuple[tuple[int, int, int], _File]] = {}
+_parsed: dict[str, tuple[_Version, _File]] = {}
 
 
 def name_of(host: str, port: int) -> str:
@@ -48,20 +81,18 @@ def name_of(host: str, port: int) -> str:
 def lookup(paths: Iterable[str], host: str, port: int) -> list[Entry]:
     """Every line about this host in the files that exist, in order."""
     name = name_of(host, port)
-    return [entry for path in paths for entry in _entries(_load(path), name)]
+    return [entry for path in paths for entry in _load(path).about(name)]
 
 
-def _entries(file: _File, name: str) -> list[Entry]:
-    found = [*file.plain.get(name, ()), *(entry for entry in file.others if entry.matches(name))]
-    return sorted(found, key=lambda entry: entry.line)
+def _version(stat: os.stat_result) -> _Version:
+    return stat.st_mtime_ns, stat.st_size, stat.st_ino
 
 
 def _load(path: str) -> _File:
     try:
-        stat = os.stat(path)
+        version = _version(os.stat(path))
     except OSError:
-        return _File({}, ())
-    version = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+        return _File()
     known = _parsed.get(path)
     if known is None or known[0] != version:
         known = _parsed[path] = (version, _parse(path))
@@ -69,23 +100,16 @@ def _load(path: str) -> _File:
 
 
 def _parse(path: str) -> _File:
-    plain: dict[str, list[Entry]] = {}
-    others: list[Entry] = []
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             lines = file.read().splitlines()
     except OSError:
-        return _File({}, ())
+        return _File()
+    found = _File(len(lines))
     for number, line in enumerate(lines, 1):
-        entry = _entry(path, number, line)
-        if entry is None:
-            continue
-        if any(character in name for name in entry.names for character in "*?|!"):
-            others.append(entry)
-        else:
-            for name in entry.names:
-                plain.setdefault(name, []).append(entry)
-    return _File({name: tuple(found) for name, found in plain.items()}, tuple(others))
+        if (entry := _entry(path, number, line)) is not None:
+            found.take(entry)
+    return found
 
 
 def _entry(path: str, number: int, line: str) -> Entry | None:
@@ -100,14 +124,20 @@ def _entry(path: str, number: int, line: str) -> Entry | None:
     return Entry(path, number, marker, names, f"{words[1]} {words[2]}") if names else None
 
 
-def _hashed(pattern: str, name: str) -> bool:
+def _sha1(data: bytes) -> bytes:
+    return hashlib.sha1(data).digest()
+
+
+def _hashed(entry: Entry) -> _Hashed | None:
     try:
-        _, _, salt, digest = pattern.split("|")
-        expected = base64.b64decode(digest)
-        mac = hmac.new(base64.b64decode(salt), name.encode(), hashlib.sha1).digest()
+        _, _, salt, digest = entry.names[0].split("|")
+        key, said = base64.b64decode(salt), base64.b64decode(digest)
     except (ValueError, binascii.Error):
-        return False
-    return hmac.compare_digest(mac, expected)
+        return None
+    if len(key) > 64:  # as HMAC has it; ssh writes 20
+        key = _sha1(key)
+    key = key.ljust(64, b"\0")
+    return key.translate(_INNER), key.translate(_OUTER), said, entry
 
 
 def _escape(pattern: str) -> str:
@@ -125,13 +155,30 @@ def add(path: str, host: str, port: int, key: str) -> None:
     os.makedirs(os.path.dirname(path) or ".", mode=0o700, exist_ok=True)
     handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
     with open(handle, "r+b", buffering=0) as file:
+        version = _version(os.fstat(handle))
         before = file.read() or b""
         newline = b"" if not before or before.endswith(b"\n") else b"\n"
         last = before.rstrip().rpartition(b"\n")[2]
         name = name_of(host, port)
-        if last.startswith(b"|1|"):
-            name = _hash(name)
-        file.write(newline + f"{name} {key}\n".encode())
+        shown = _hash(name) if last.startswith(b"|1|") else name
+        line = newline + f"{shown} {key}\n".encode()
+        file.write(line)
+        _remember(path, name, line, version, _version(os.fstat(handle)))
+
+
+def _remember(path: str, name: str, line: bytes, before: _Version, after: _Version) -> None:
+    """Take our own line into what is parsed, so that a fleet seen for the first time is not parsed once a host."""
+    known = _parsed.get(path)
+    alone = after[1] == before[1] + len(line) and after[2] == before[2]
+    if known is None or known[0] != before or not alone or line.startswith(b"\n"):
+        return  # somebody else wrote too: it is read again
+    number = known[1].lines + 1
+    entry = _entry(path, number, line.decode())
+    if entry is not None:
+        grown = replace(known[1], lines=number)
+        grown.take(entry)
+        grown.answers.pop(name, None)
+        _parsed[path] = (after, grown)
 
 
 def _hash(name: str) -> str:

@@ -34,7 +34,7 @@ async def admitted(at: Attempt, connect: Callable[[], Awaitable[T]]) -> T:
     """
     tries = 0
     while True:
-        at.connected, at.greeted, at.said = False, False, ""
+        at.connected, at.heard, at.greeted, at.said = False, False, False, ""
         try:
             found = await connect()
         except HostError as error:

@@ -4,17 +4,30 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 # A smaller file is parsed as quickly as it is cut.
 _LARGE = 4096
 _HEAD = re.compile(r"\s*(host|match)(?:\s|=)\s*=?\s*(.*)", re.IGNORECASE)
 _Block = tuple[tuple[str, ...] | None, str]
-_cut: dict[str, tuple[tuple[int, int], tuple[_Block, ...]]] = {}
 
 
-def concerning(path: str, host: str) -> str | None:
-    """The text of the config with `Host` blocks that cannot match emptied; lines keep their numbers.
+@dataclass(frozen=True)
+class _Cut:
+    """One version of a config in blocks; which of them name a host plainly, and which have to be asked each time."""
+
+    version: tuple[int, int]
+    blocks: tuple[_Block, ...]
+    named: dict[str, list[int]]
+    asked: tuple[int, ...]
+
+
+_cut: dict[str, _Cut] = {}
+
+
+def concerning(path: str, host: str, *, numbered: bool) -> str | None:
+    """The text of the config without `Host` blocks that cannot match; where `numbered`, lines keep their numbers.
 
     None where the file should be read as it is: it is small, or cannot be read (the parser says why).
     """
@@ -23,12 +36,28 @@ def concerning(path: str, host: str) -> str | None:
         version = (stat.st_mtime_ns, stat.st_size)
         if stat.st_size < _LARGE:
             return None
-        if _cut.get(path, (None,))[0] != version:
+        if path not in _cut or _cut[path].version != version:
             with open(path, encoding="utf-8") as file:
-                _cut[path] = (version, _blocks(file.read()))
+                _cut[path] = _index(version, _blocks(file.read()))
     except (OSError, ValueError):
         return None
-    return "".join(text if _may_match(names, host) else "\n" * text.count("\n") for names, text in _cut[path][1])
+    cut = _cut[path]
+    kept = {*cut.named.get(host.lower(), ()), *(at for at in cut.asked if _may_match(cut.blocks[at][0], host))}
+    if numbered:
+        return "".join(text if at in kept else "\n" * text.count("\n") for at, (_, text) in enumerate(cut.blocks))
+    return "".join(cut.blocks[at][1] for at in sorted(kept))
+
+
+def _index(version: tuple[int, int], blocks: tuple[_Block, ...]) -> _Cut:
+    named: dict[str, list[int]] = {}
+    asked: list[int] = []
+    for at, (names, _) in enumerate(blocks):
+        if names is None or any(character in name for name in names for character in "*?"):
+            asked.append(at)
+        else:
+            for name in names:
+                named.setdefault(name.lower(), []).append(at)
+    return _Cut(version, blocks, named, tuple(asked))
 
 
 def _blocks(text: str) -> tuple[_Block, ...]:

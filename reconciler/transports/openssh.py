@@ -14,12 +14,14 @@ import pwd
 import secrets
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import Any
 
 from reconciler.errors import HostError
 from reconciler.transports import Channel, Completed, local
 from reconciler.transports import _failures as failures
 from reconciler.transports import _openssh_errors as errors
+from reconciler.transports._dialing import handshake
 from reconciler.transports._failures import Attempt
 from reconciler.transports._login_shell import command_line
 from reconciler.transports._patience import Room, admitted
@@ -258,8 +260,8 @@ async def _open(transport: OpensshTransport, at: Attempt, host: SshOptions) -> N
     with tempfile.TemporaryDirectory(prefix="reconciler-") as directory:
         log = os.path.join(directory, "log")
         try:
-            async with asyncio.timeout(host.connect_timeout):
-                await admitted(at, lambda: _try(transport, at, host, log))
+            async with asyncio.timeout(host.connect_timeout) as limit:
+                await admitted(at, lambda: _in_turn(limit, _try(transport, at, host, log)))
         except TimeoutError:
             errors.hear(at, await asyncio.to_thread(_text, log))
             raise failures.timed_out(at, host.connect_timeout) from None
@@ -267,6 +269,14 @@ async def _open(transport: OpensshTransport, at: Attempt, host: SshOptions) -> N
             if error.code == "auth-denied" and host.identity is not None:
                 await _named_key(transport, at, _path(host.identity, transport._here.home))
             raise
+
+
+async def _in_turn(limit: asyncio.Timeout, trying: Coroutine[Any, Any, None]) -> None:
+    """Not all of a fleet at once; but ssh does not tell which of them are dead, so none is waited for long."""
+    async with contextlib.AsyncExitStack() as places:
+        places.callback(trying.close)
+        await places.enter_async_context(handshake(limit, lambda: False))
+        await trying
 
 
 async def _try(transport: OpensshTransport, at: Attempt, host: SshOptions, log: str) -> None:

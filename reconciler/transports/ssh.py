@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from reconciler.errors import HostError
@@ -32,17 +32,28 @@ async def connect(name: str, host: SshOptions, *, env: Mapping[str, str] | None 
     `env` stands for this process's environment (HOME, SSH_AUTH_SOCK). Raises HostError with a code and a remedy;
     all of it takes at most `host.connect_timeout` seconds.
     """
-    way = await _asyncssh.open_way(name, checked(name, host), os.environ if env is None else env)
-    return SshTransport(name, way)
+    options, own = checked(name, host), os.environ if env is None else env
+    way = await _asyncssh.open_way(name, options, own)
+    guess = _asyncssh.may_guess(way[-1], own)
+    return SshTransport(name, way, (lambda: _asyncssh.open_way(name, options, own)) if guess else None)
 
 
 class SshTransport(RemoteFiles):
     """An open connection; `connect` makes it."""
 
-    def __init__(self, name: str, way: list[_asyncssh.Connection]) -> None:
+    def __init__(
+        self,
+        name: str,
+        way: list[_asyncssh.Connection],
+        again: Callable[[], Awaitable[list[_asyncssh.Connection]]] | None = None,
+    ) -> None:
+        """`again` opens another way; then the first program may be started by a guess that loses this one."""
         self.name = name
         self._way = way
         self._connection = way[-1]
+        self._again = again
+        self._first = asyncio.Lock()
+        self._closed = False
         self.room = Room()
 
     async def _start(self, new: Callable[[], _S], command: str, patience: float = _PATIENCE, **pty: Any) -> _S:
@@ -51,9 +62,27 @@ class SshTransport(RemoteFiles):
         return await self.room.enter(lambda: self._start_now(new, command, **pty), patience)
 
     async def _start_now(self, new: Callable[[], _S], command: str, **pty: Any) -> _S:
-        session = await _asyncssh.start(self.name, self._connection, new, command, **pty)
+        if self._again is not None or self._first.locked():
+            async with self._first:
+                session = await self._start_first(new, command, **pty)
+        else:
+            session = await _asyncssh.start(self.name, self._connection, new, command, **pty)
         self.room.entered(session.done)
         return session
+
+    async def _start_first(self, new: Callable[[], _S], command: str, **pty: Any) -> _S:
+        again, self._again = self._again, None
+        try:
+            return await _asyncssh.start(self.name, self._connection, new, command, guess=again is not None, **pty)
+        except _asyncssh.GuessedWrongError:
+            assert again is not None
+            lost, self._way = self._way, []
+            await _asyncssh.close(lost)
+            self._way = await again()
+            self._connection = self._way[-1]
+            if self._closed:
+                await self.close()
+            return await _asyncssh.start(self.name, self._connection, new, command, **pty)
 
     async def run(
         self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 30.0, limit: int = 16_000_000
@@ -98,6 +127,7 @@ class SshTransport(RemoteFiles):
         }
         session = await self._start(_Screen, command_line(argv), **pty)
         with _terminal.raw(), _terminal.on_resize(session.resized), _terminal.keys(session.pressed):
+            session.show()
             try:
                 await asyncio.shield(session.done)
             finally:
@@ -128,6 +158,7 @@ class SshTransport(RemoteFiles):
 
     async def close(self) -> None:
         """Close the connection and those it goes through; safe to call twice."""
+        self._closed = True
         await _asyncssh.close(self._way)
 
 
@@ -140,10 +171,23 @@ def _feed(session: Session, stdin: bytes) -> None:
 
 
 class _Screen(Session):
-    """A remote program on the local terminal."""
+    """A remote program on the local terminal; what it says before the terminal is ready waits for that."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._early: bytes | None = b""
 
     def data_received(self, data: bytes, datatype: int | None) -> None:
-        _terminal.show(data)
+        if self._early is None:
+            _terminal.show(data)
+        else:
+            self._early += data
+
+    def show(self) -> None:
+        """From now on at once."""
+        early, self._early = self._early, None
+        if early:
+            _terminal.show(early)
 
     def pressed(self, data: bytes) -> None:
         """Keys, or b"" at the end of them."""

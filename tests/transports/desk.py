@@ -8,15 +8,18 @@ from pathlib import Path
 from reconciler.transports._ssh_options import SshOptions
 from tests.e2e.fleet import Fleet, Host
 
+# Whether the built-in SSH may take its shortcuts: what it owes its callers is the same.
+SHORTCUTS = {"shortcuts": "on", "usual way": "off"}
+
 
 class Desk:
     """A home directory of its own to connect from, which knows no host and holds no key yet."""
 
-    def __init__(self, home: Path, fleet: Fleet) -> None:
+    def __init__(self, home: Path, fleet: Fleet, shortcuts: str = "on") -> None:
         self.home, self.fleet = home, fleet
         self.ssh = home / ".ssh"
         self.ssh.mkdir(mode=0o700)
-        self.env = {**fleet.env, "HOME": str(home)}
+        self.env = {**fleet.env, "HOME": str(home), "RECONCILER_SSH_SHORTCUTS": shortcuts}
         self.known_hosts = self.ssh / "known_hosts"
 
     def options(self, host: Host, **more: object) -> SshOptions:

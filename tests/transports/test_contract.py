@@ -29,6 +29,7 @@ import reconciler.transports
 from reconciler.errors import HostError
 from reconciler.transports import Completed, Transport
 from tests.e2e.fleet import Fleet, Host
+from tests.transports.desk import SHORTCUTS
 
 pytestmark = pytest.mark.e2e
 
@@ -55,18 +56,20 @@ def host(fleet: Fleet) -> Host:
     return fleet.host("gpu")
 
 
-async def connect(kind: str, fleet: Fleet, host: Host) -> Transport:
+async def connect(way: str, fleet: Fleet, host: Host) -> Transport:
     """The machine as this transport reaches it, with its files where `host.home` shows them."""
+    kind, _, shortcuts = way.partition(", ")
     module = importlib.import_module(f"reconciler.transports.{kind}")
     if kind == "local":
         made: Transport = await module.connect("local", env={**fleet.env, "HOME": str(host.home)})
         return made
     options = module.SshOptions(host.name, ssh_config=str(fleet.ssh_config), connect_timeout=20.0)
-    reached: Transport = await module.connect(host.name, options, env=fleet.env)
+    env = {**fleet.env, "RECONCILER_SSH_SHORTCUTS": SHORTCUTS[shortcuts or "shortcuts"]}
+    reached: Transport = await module.connect(host.name, options, env=env)
     return reached
 
 
-@pytest_asyncio.fixture(params=transports())
+@pytest_asyncio.fixture(params=[*transports(), "ssh, usual way"])
 async def machine(request: pytest.FixtureRequest, fleet: Fleet, host: Host) -> AsyncIterator[Transport]:
     transport = await connect(request.param, fleet, host)
     yield transport

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ from reconciler.errors import HostError
 from reconciler.transports.ssh import SshOptions, SshTransport, connect
 from tests.e2e._host import new_key
 from tests.e2e.fleet import Fleet, Host
-from tests.transports.desk import Desk
+from tests.transports.desk import SHORTCUTS, Desk
 
 pytestmark = pytest.mark.e2e
 
@@ -39,9 +40,14 @@ def host(fleet: Fleet) -> Host:
     return fleet.host("gpu")
 
 
-@pytest.fixture
-def desk(tmp_path: Path, fleet: Fleet) -> Desk:
-    return Desk(tmp_path, fleet)
+def another(fleet: Fleet, name: str, **more: Any) -> Host:
+    """A host that no other test has."""
+    return fleet.host(f"{name}-{len(fleet.hosts)}", **more)
+
+
+@pytest.fixture(params=SHORTCUTS)
+def desk(request: pytest.FixtureRequest, tmp_path: Path, fleet: Fleet) -> Desk:
+    return Desk(tmp_path, fleet, SHORTCUTS[request.param])
 
 
 @contextlib.asynccontextmanager
@@ -446,7 +452,7 @@ async def test_a_hostile_version_does_not_reach_the_message(desk: Desk, banner: 
 
 
 async def test_a_hostile_login_banner_is_harmless_in_the_message(desk: Desk, fleet: Fleet) -> None:
-    host = fleet.host("rude", boot=False)
+    host = another(fleet, "rude", boot=False)
     (host.state / "banner").write_bytes(b"\x1b]0;owned\x07\x1b[31mGo away\r\n\xe2\x80\xae" + b"A" * 9000)
     banner = "/run/state/banner" if fleet.namespaces else host.state / "banner"
     config = host.state / "sshd_config"
@@ -459,7 +465,7 @@ async def test_a_hostile_login_banner_is_harmless_in_the_message(desk: Desk, fle
 
 
 async def test_a_connection_cut_in_the_middle_of_a_command_is_dropped(desk: Desk, fleet: Fleet) -> None:
-    host = fleet.host("fragile")
+    host = another(fleet, "fragile")
     async with connected(desk, desk.options(host)) as transport:
         channel = await transport.open(("cat",))
         running = asyncio.create_task(transport.run(("sleep", "60")))
@@ -476,7 +482,7 @@ async def test_a_connection_cut_in_the_middle_of_a_command_is_dropped(desk: Desk
 
 
 async def test_a_host_that_vanishes_is_noticed_by_keepalives(desk: Desk, fleet: Fleet) -> None:
-    host = fleet.host("mortal")
+    host = another(fleet, "mortal")
     async with connected(desk, desk.options(host, keepalive_interval=0.3, keepalive_count=2)) as transport:
         running = asyncio.create_task(transport.run(("sleep", "60")))
         await asyncio.sleep(0.3)
@@ -518,7 +524,7 @@ async def test_arguments_and_files_arrive_whatever_the_login_shell_is(desk: Desk
 
 
 async def test_a_login_that_chatters_spoils_no_file(desk: Desk, fleet: Fleet) -> None:
-    host = fleet.host("chatty")
+    host = another(fleet, "chatty")
     host.write("~/.bashrc", "echo 'Welcome!'\nalias cat=tac\n")
     async with connected(desk, desk.options(host)) as transport:
         await transport.write("~/file", b"one\ntwo\n")
@@ -530,7 +536,7 @@ async def test_a_login_that_chatters_spoils_no_file(desk: Desk, fleet: Fleet) ->
 async def test_a_full_disk_is_told_and_leaves_the_old_file(desk: Desk, fleet: Fleet) -> None:
     if not fleet.namespaces:
         pytest.skip("a host has a disk of its own only for root on Linux")
-    host = fleet.host("full", home_size="1m")
+    host = another(fleet, "full", home_size="1m")
     async with connected(desk, desk.options(host)) as transport:
         await transport.write("~/state", b"old")
         host.fill_disk()

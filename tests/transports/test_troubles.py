@@ -23,7 +23,7 @@ from reconciler.transports import Limited, Transport
 from reconciler.transports._ssh_options import SshOptions
 from tests.e2e._host import new_key
 from tests.e2e.fleet import Fleet, Host
-from tests.transports.desk import Desk
+from tests.transports.desk import SHORTCUTS, Desk
 
 pytestmark = pytest.mark.e2e
 
@@ -87,9 +87,11 @@ class Way:
         return error
 
 
-@pytest.fixture(params=["ssh", "openssh"])
+@pytest.fixture(params=["ssh", "ssh, usual way", "openssh"])
 def way(request: pytest.FixtureRequest, desk: Desk) -> Way:
-    return Way(request.param, desk)
+    kind, _, shortcuts = request.param.partition(", ")
+    desk.env["RECONCILER_SSH_SHORTCUTS"] = SHORTCUTS[shortcuts or "shortcuts"]
+    return Way(kind, desk)
 
 
 # --- each of the table, told apart ---

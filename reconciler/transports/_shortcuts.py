@@ -1,0 +1,262 @@
+"""Fewer round trips to log in, by what the SSH library does not offer: private parts of versions that were tested.
+
+Each shortcut is a letter, and so is what it saves; docs/adr/0019 has the reasons and what may go wrong:
+
+    q  acknowledge at once while we log in, so that a server that waits for that goes on (Linux; nothing private)
+    o  the options of a connection are made in place, not in a pool of threads
+    n  the first key is offered without asking first which ways to log in there are ("none"): one round trip
+    p  and signed at once, without asking first whether it would do: one
+    s  and in the same flight as the request for the service that takes it: one
+    e  the first program is asked for in the same flight as its channel: one
+
+What the library was tested with is listed by digest. Anything else, and any server but OpenSSH, goes the usual way.
+RECONCILER_SSH_SHORTCUTS=off switches all of them off; letters (`qo`) leave only those.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import hashlib
+import logging
+import re
+import socket
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import asyncssh
+from asyncssh import auth, channel, connection, constants
+from asyncssh.packet import Boolean, String, UInt32
+from asyncssh.public_key import SSHLocalKeyPair
+
+__all__ = ["GuessedWrongError", "Login", "acknowledge", "allowed", "connect", "fresh", "start", "verified"]
+
+LOG = logging.getLogger(__name__)
+SWITCH = "RECONCILER_SSH_SHORTCUTS"
+ALL = frozenset("qonpse")
+_PRIVATE = ALL - {"q"}
+# Versions of the library that all tests of the transports were run with, with the digests of what we rely upon.
+TESTED = {
+    "2.24.1": {
+        connection: "8fd28630b87c21d6c5cd678442a95cac4669bd4569388c5e123e61b3f7a7b005",
+        auth: "4313e7ec3dd6389aadab83908bd46be5276d8defa9989fede1dbebde644eba00",
+        channel: "d918ecd3d2b9eeeb4a4e921f36da2d1ad40b54a3e957f2809c29bdf5a8bb4f26",
+    },
+}
+# What we call or replace: it has to come from those files, not from somebody who replaced it too.
+_RELIED_UPON: tuple[Callable[..., Any], ...] = (
+    connection._connect,
+    connection.SSHConnection._process_service_accept,
+    connection.SSHConnection._process_userauth_failure,
+    connection.SSHConnection.data_received,
+    connection.SSHConnection.send_newkeys,
+    connection.SSHConnection.send_packet,
+    connection.SSHConnection.send_service_request,
+    connection.SSHClientConnection.public_key_auth_requested,
+    connection.SSHClientConnection.try_next_auth,
+    auth._ClientPublicKeyAuth._send_signed_request,
+    auth.lookup_client_auth,
+    channel.SSHChannel.process_open_confirmation,
+    channel.SSHChannel._cleanup,
+    channel.SSHChannel._start_reading,
+)
+_SERVERS = re.compile(r"SSH-2\.0-OpenSSH_(7\.[4-9]|8|9|10)\b")
+_MOST_KEYS = 3  # the last resort, "none", has to come before MaxAuthTries
+_READS = 64  # of a login; later on, acknowledgements wait for company again
+
+
+class GuessedWrongError(asyncssh.ChannelOpenError):
+    """The host did not number its channels as we guessed, and hangs up: the usual way takes another connection."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(asyncssh.OPEN_CONNECT_FAILED, reason)
+
+
+@functools.cache
+def verified() -> bool:
+    """Whether the library is, file by file, one that the shortcuts were tested with."""
+    version = asyncssh.__version__
+    try:
+        for module, digest in TESTED.get(version, {}).items():
+            if hashlib.sha256(Path(str(module.__file__)).read_bytes()).hexdigest() != digest:
+                LOG.debug("no shortcuts: %s of asyncssh %s is not as it was tested", module.__name__, version)
+                return False
+        files = {module.__file__ for module in TESTED.get(version, {})}
+        strange = [found.__qualname__ for found in _RELIED_UPON if found.__code__.co_filename not in files]
+    except (OSError, AttributeError) as error:
+        LOG.debug("no shortcuts: asyncssh %s cannot be checked: %s", version, error)
+        return False
+    if strange or not files:
+        LOG.debug("no shortcuts: asyncssh %s was not tested with them %s", version, strange)
+    return bool(files) and not strange
+
+
+def allowed(env: Mapping[str, str]) -> frozenset[str]:
+    """The shortcuts that may be taken: what the switch in `env` leaves of what this library is known to bear."""
+    said = env.get(SWITCH, "").strip().lower()
+    wanted = ALL if said in ("", "on", "all") else frozenset() if said in ("off", "none", "0") else ALL & set(said)
+    return wanted if wanted <= {"q"} or verified() else wanted - _PRIVATE
+
+
+def acknowledge(conn: asyncssh.SSHClientConnection) -> None:
+    """`q`: from now on, and for as long as a login takes."""
+    found = conn.get_extra_info("socket")
+    option = getattr(socket, "TCP_QUICKACK", None)
+    if option is None or found is None or found.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    receive, left = conn.data_received, [_READS]
+
+    def hear(data: bytes, datatype: int | None = None) -> None:
+        left[0] -= 1
+        if left[0]:
+            found.setsockopt(socket.IPPROTO_TCP, option, 1)
+        else:
+            vars(conn).pop("data_received", None)
+        receive(data, datatype)
+
+    found.setsockopt(socket.IPPROTO_TCP, option, 1)
+    vars(conn)["data_received"] = hear
+
+
+async def connect(host: str, **arguments: Any) -> asyncssh.SSHClientConnection:
+    """`o`: what asyncssh.connect does, without its pool of threads."""
+    loop = asyncio.get_running_loop()
+    sock = arguments.pop("sock", None)
+    made = asyncssh.SSHClientConnectionOptions(host=host, loop=loop, **arguments)
+    return await connection._connect(
+        made, None, loop, 0, sock,
+        lambda: asyncssh.SSHClientConnection(loop, made, wait="auth"), "Opening SSH connection to",
+    )  # fmt: skip
+
+
+class _SignedAuth(auth._ClientPublicKeyAuth):
+    """A public key that is not asked about first."""
+
+    async def _start(self) -> None:
+        self._keypair = await self._conn.public_key_auth_requested()
+        if self._keypair is None:
+            self._conn.try_next_auth(next_method=True)
+            return
+        await self._send_signed_request()
+
+
+class Login:
+    """`n`, `p` and `s` for one connection; made when there is a connection, told when to begin."""
+
+    def __init__(self, conn: asyncssh.SSHClientConnection, letters: frozenset[str]) -> None:
+        self._conn, self._letters = conn, letters
+        self._begun = False
+        self._own = False  # whether the next call of try_next_auth comes too late to matter
+        self._asked = False  # whether "none" had its turn
+        if letters & set("ns"):
+            vars(conn)["send_service_request"] = self._send_service_request
+
+    def _fits(self) -> bool:
+        """Whether the first thing that the usual way would come to is a key, on a server whose ways are known."""
+        conn = self._conn
+        keys = len(conn._client_keys)
+        version = conn._server_version.decode("ascii", "replace")
+        first = conn._public_key_auth and b"publickey" in (conn._preferred_auth or ())
+        return bool(first and 0 < keys <= _MOST_KEYS and conn._password is None and _SERVERS.match(version))
+
+    def _signs(self) -> bool:
+        """Whether the first key is ours: an agent may ask somebody for each signature."""
+        return "p" in self._letters and isinstance(self._conn._client_keys[0], SSHLocalKeyPair)
+
+    def _send_service_request(self, service: bytes) -> None:
+        conn = self._conn
+        vars(conn).pop("send_service_request", None)
+        conn.send_service_request(service)
+        if service != b"ssh-userauth" or "n" not in self._letters or not self._fits():
+            return
+        vars(conn)["try_next_auth"] = self._try_next_auth
+        # A key with a choice of signatures waits for the server to say which it takes, and that comes meanwhile.
+        if "s" in self._letters and self._signs() and len(conn._client_keys[0].sig_algorithms) == 1:
+            conn._auth_in_progress = True
+            self._offer()
+
+    def begin(self) -> None:
+        """The server has accepted the service; the library is about to ask for "none"."""
+        if "try_next_auth" not in vars(self._conn):
+            return
+        if not self._begun:
+            self._offer()
+        self._own = True
+
+    def _offer(self) -> None:
+        conn, self._begun = self._conn, True
+        conn._auth_methods = [b"publickey"]
+        made = _SignedAuth if self._signs() else auth._ClientPublicKeyAuth
+        conn._auth = made(conn, b"publickey")
+
+    def _try_next_auth(self, *, next_method: bool = False) -> None:
+        if self._own:
+            self._own = False
+            return
+        conn = self._conn
+        left = conn._auth_methods[next_method:]
+        if not self._asked and not set(left) & set(auth._auth_methods):
+            self._asked = True  # a server that lets in whoever asks does so at the end, too
+            conn._auth_methods, next_method = [b"none"], False
+        asyncssh.SSHClientConnection.try_next_auth(conn, next_method=next_method)
+
+
+class _Channel(channel.SSHClientChannel[bytes]):
+    """A channel that asks for its program before the server has given it a number, which it guesses."""
+
+    async def ask(self, new: Callable[[], Any], command: str) -> Any:
+        conn = cast("Any", self._conn)
+        self._new = new
+        self._command = command
+        self._open_waiter = self._loop.create_future()
+        self._open_waiter.add_done_callback(_seen)
+        opened = self._open_waiter
+        answer: asyncio.Future[bool] = self._loop.create_future()
+        answer.add_done_callback(_seen)
+        self._request_waiters.append(answer)
+        own = UInt32(cast("int", self._recv_chan)), UInt32(self._recv_window), UInt32(self._recv_pktsize)
+        conn.send_packet(constants.MSG_CHANNEL_OPEN, String("session"), *own, handler=self)
+        conn.send_packet(
+            constants.MSG_CHANNEL_REQUEST, UInt32(0), String("exec"), Boolean(True), String(command), handler=self
+        )
+        try:
+            (await opened).check_end()
+        except asyncssh.ChannelOpenError as error:
+            raise GuessedWrongError(error.reason) from None
+        if self._send_chan:
+            raise GuessedWrongError(f"its number is {self._send_chan}")
+        if not await answer:
+            self.close()
+            raise asyncssh.ChannelOpenError(asyncssh.OPEN_REQUEST_SESSION_FAILED, "Session request failed")
+        session = cast("Any", self._session)
+        session.session_started()
+        conn.create_task(self._start_reading(), self.logger)
+        return session
+
+    def process_open_confirmation(self, send_chan: int, send_window: int, send_pktsize: int, packet: Any) -> None:
+        """All of the answer may come in one burst: the session is there before the first of it."""
+        super().process_open_confirmation(send_chan, send_window, send_pktsize, packet)
+        self._session = self._new()
+        self._session.connection_made(self)
+
+
+def _seen(future: asyncio.Future[Any]) -> None:
+    if not future.cancelled():
+        future.exception()
+
+
+def fresh(conn: asyncssh.SSHClientConnection) -> bool:
+    """Whether `e` may guess: the first channel of a server that numbers them from zero."""
+    version = str(conn.get_extra_info("server_version", ""))
+    return conn._next_recv_chan == 0 and not conn._channels and bool(_SERVERS.match(version))
+
+
+async def start(conn: asyncssh.SSHClientConnection, new: Callable[[], Any], command: str) -> tuple[Any, Any]:
+    """`e`: what conn.create_session does. Raises GuessedWrongError, and what that raises."""
+    options = conn._options
+    conn._update_recv_pktlen(options.max_pktsize)
+    made = _Channel(
+        conn, conn._loop, conn._utf8_decode_errors, None, "strict", options.window, options.max_pktsize
+    )  # fmt: skip
+    return made, await made.ask(new, command)
