@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,6 +27,8 @@ from reconciler.simulation.rehearsal import SECRET, VARIABLE, Rehearsal
 from reconciler.simulation.scratch import scratch
 from reconciler.simulation.transport import Line
 from reconciler.simulation.world import Broken, World
+
+_HOLDER = re.compile(r"\S+ \(pid \d+\) holds the lease .*? unless it renews it")
 
 FIRST = 900.0  # seconds in which a fleet without faults has to come up
 GONE = "4194305"  # a process id that no system gives
@@ -167,7 +170,8 @@ class _Simulation:
     # -- what is told ----------------------------------------------------------------------------------------------
 
     def _say(self, kind: str, host: str, address: str, message: str) -> None:
-        self.entries.append(Entry(max(0.0, self._time() - self.zero), kind, host, address, message))
+        words = _HOLDER.sub("another controller holds the lease", message)  # its process and clock are this machine's
+        self.entries.append(Entry(max(0.0, self._time() - self.zero), kind, host, address, words))
 
     def _broken(self, broken: Broken) -> None:
         words = str(broken)
