@@ -76,12 +76,16 @@ class Launch:
 
 def look_definition() -> str:
     """What a long-lived shell is told once; it defines `reconciler_look`."""
-    return text("common") + text("look")
+    return text("common") + text("look") + text("glance")
 
 
-def look_call(fleet: str, nonce: str, checks: Sequence[tuple[str, str]] = ()) -> str:
-    """One line that makes that shell look. `checks` are pairs of "command" or "directory" and a value."""
-    return quote(["reconciler_look", fleet, nonce, *(word for check in checks for word in check)]) + "\n"
+def look_call(fleet: str, nonce: str, checks: Sequence[tuple[str, str]] = (), since: str = "") -> str:
+    """One line that makes that shell look. `checks` are pairs of "command" or "directory" and a value.
+
+    `since` is the nonce of an answer that it may say still holds (`same`).
+    """
+    words = ["reconciler_look", fleet, nonce, *(("since", since) if since else ())]
+    return quote([*words, *(word for check in checks for word in check)]) + "\n"
 
 
 def doctor_script(path: str, nonce: str, words: Sequence[str]) -> str:
