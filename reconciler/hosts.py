@@ -7,6 +7,7 @@ import contextlib
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, cast
 
 from reconciler import drivers
@@ -49,6 +50,10 @@ class Connection:
         self._looker = Looker(name)
         self._opening = asyncio.Lock()
         self._looking = asyncio.Lock()
+
+    def listen(self, noticed: Callable[[], None]) -> None:
+        """From now on, `noticed` is called when the host says that something may have changed; it returns at once."""
+        self._looker.noticed = noticed
 
     async def transport(self) -> Transport:
         """The open connection. Raises HostError."""
@@ -104,17 +109,20 @@ class Connection:
         return rest if found else out
 
     async def _give_way(self) -> bool:
-        """Where the host opens too few sessions for both (MaxSessions): the shell for looks ends, between two looks."""
+        """Where the host opens too few sessions for all (MaxSessions): first the control client of tmux ends, then the
+        shell for looks, between two looks."""
+        if await self._looker.give_way():
+            return True
         if not self._looker.open:
             return False
         async with self._looking:
             found = self._looker.open
-            await self._looker.close()
+            await self._looker.close_shell()
         return found
 
     async def _lose(self) -> None:
         transport, self._transport = self._transport, None
-        self._looker.drop()
+        await self._looker.drop()
         if transport is not None:
             with contextlib.suppress(HostError, OSError):
                 await transport.close()
@@ -156,6 +164,7 @@ class Hosts:
         """`connect` opens a connection; tests hand in simulated machines."""
         self._connect = connect
         self._connections: dict[str, list[Connection]] = {}
+        self.noticed: Callable[[str], None] | None = None  # told which host says that something may have changed
 
     def connection(self, name: str, host: Host) -> Connection:
         """The one connection to a host; a changed spec of the host gets a new one."""
@@ -164,6 +173,8 @@ class Hosts:
             if found.host == host:
                 return found
         known.append(Connection(name, host, self._connect))
+        if self.noticed is not None:
+            known[-1].listen(partial(self.noticed, name))
         return known[-1]
 
     async def keep_only(self, wanted: Mapping[str, Host]) -> None:

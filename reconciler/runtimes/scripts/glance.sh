@@ -10,7 +10,7 @@
 SETTLED=3
 line_end='
 '
-look_first=y look_said= look_key= look_told= look_begun=
+look_first=y look_said= look_key= look_told= look_told_panes= look_begun=
 look_marks= look_newest= look_newest_at= look_reference=
 
 # look_clock: UP becomes the seconds since the boot.
@@ -25,10 +25,11 @@ look_clock() {
 # look that follows rests on is remembered then.
 look_glance() {
   look_ask_first=y
-  if [ -n "$look_since" ] && [ "$look_since" = "$look_said" ] && [ "$look_elsewhere $*" = "$look_key" ] && look_clock; then
+  if [ -n "$look_since" ] && [ "$look_since" = "$look_said" ] && [ "$*" = "$look_key" ] && look_clock; then
     look_ask
     look_ask_first=
-    if look_in_time && look_tell "$@" && [ -z "$NEWER" ] && [ "$TOLD" = "$look_told" ]; then
+    if { [ -n "$look_elsewhere" ] || [ "$look_answered$look_list" = "$look_told_panes" ]; } &&
+      look_in_time && look_tell "$@" && [ -z "$NEWER" ] && [ "$TOLD" = "$look_told" ]; then
       printf 'same\t%s\t%s\n' "$look_nonce" "$((UP - look_begun))"
       return 0
     fi
@@ -40,7 +41,7 @@ look_glance() {
   if [ -n "$look_newest" ] && [ "$((UP - look_newest_at))" -ge "$SETTLED" ]; then look_reference=$look_newest; fi
   look_list && look_tell "$@" || return 1
   [ -n "$look_reference" ] || return 1
-  look_told=$TOLD look_key="$look_elsewhere $*" look_said=$look_nonce
+  look_told=$TOLD look_told_panes=$look_answered$look_list look_key=$* look_said=$look_nonce
   return 1
 }
 
@@ -125,8 +126,8 @@ look_list_session() {
 # empty when a file is newer than the mark, or a process. 1 where nobody can tell.
 look_tell() {
   shift
-  NEWER= TOLD="$look_answered$look_list"
-  [ ! -S "$look_state/tmux" ] || TOLD=$TOLD:tmux
+  NEWER= TOLD=
+  [ ! -S "$look_state/tmux" ] || TOLD=tmux
   l_ifs=$IFS
   IFS=$line_end
   set -f

@@ -61,10 +61,10 @@ look_panes() {
   1) return 0 ;;
   *) look_out tmux - '{"error":"tmux did not answer"}'; return 0 ;;
   esac
-  look_panes_out
+  look_panes_out pane
 }
 
-# look_panes_out: the lines of look_list as what was seen of panes.
+# look_panes_out KIND: the lines of look_list as what was seen of panes.
 look_panes_out() {
   look_list=$(printf '%s\n' "$look_list" | tr -d '\000-\010\013-\037\177' | sed "s/[\\\\\"]//g
     s/^\([a-z0-9_-]*\)$tab\([0-9]*\)$tab\([01]\)$tab\([0-9]*\)$tab\(.*\)\$/\1$tab{\"pid\":\2,\"dead\":\3,\"attached\":\4,\"title\":\"\5\"}/
@@ -72,7 +72,7 @@ look_panes_out() {
     d")
   while IFS=$tab read -r p_name p_json; do
     # What begins with an underscore is the hidden session that a control client lives in.
-    case $p_name in '' | _*) ;; *) look_out pane "$p_name" "$p_json" ;; esac
+    case $p_name in '' | _*) ;; *) look_out "$1" "$p_name" "$p_json" ;; esac
   done <<PANES
 $look_list
 PANES
@@ -85,7 +85,7 @@ look_adopted() {
   [ -S "$t_socket" ] && [ -n "$look_tmux" ] && alive "$t_pid" "$t_start" "$t_boot" || return 0
   look_list=$(PATH=$LOGIN_PATH TMUX='' bounded 5 tmux -S "$t_socket" display-message -p -t "$t_pane" \
     "$1$tab#{pane_pid}$tab#{pane_dead}$tab#{session_attached}$tab#{pane_title}" 2>/dev/null) || return 0
-  case $look_list in "$1$tab$t_pid$tab"*) look_panes_out ;; esac
+  case $look_list in "$1$tab$t_pid$tab"*) look_panes_out terminal ;; esac
 }
 
 # look_fill PLACEHOLDER VALUE TEXT: FILLED becomes TEXT with VALUE in that place. Of a pattern in quotes within quotes,
