@@ -136,6 +136,7 @@ class Connection:
 _REMEDIES = {
     "disk-full": "free some space on {host}, then apply again",
     "tmux-missing": 'install tmux on {host}, or set strategy = "process"',
+    "too-many-terminals": 'fewer sessions on {host}, some of another fleet, or strategy = "process"',
     "socket-path": "a shorter fleet name, or XDG_STATE_HOME on {host}",
     "stale": "reconciler plan",
     "locked": "wait for it to end, then apply again",
