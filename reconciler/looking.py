@@ -26,7 +26,7 @@ WHOLE_EVERY = 10  # looks
 WHOLE_AFTER = 300.0  # seconds
 LAG = 2.0  # seconds that the control client may answer later than the shell
 COMING = 10.0  # seconds that it may take to come
-TRIES = 3  # to have one, of which none came to an answer
+PAUSES = (0.0, 0.5, 2.0, 300.0)  # seconds before the next try to have one, by how many failed in a row
 ONCE = frozenset({"digest", "version"})  # checks of which nobody asks twice
 _NOW = re.compile(rb'"now":[0-9]{1,12}')
 
@@ -61,7 +61,9 @@ class Looker:
         self._last: _Last | None = None
         self._panes: Panes | None = None
         self._opening: asyncio.Task[None] | None = None
-        self._tries = 0  # to have a control client; none where the host has no room for it, or no tmux that can
+        self._narrow = False  # the host has no room for a control client
+        self._failed = 0  # control clients in a row that did not answer, or not the truth
+        self._not_before = 0.0
 
     @property
     def open(self) -> bool:
@@ -75,7 +77,7 @@ class Looker:
 
     async def give_way(self) -> bool:
         """End the control client, for good: the host has no room for it."""
-        self._tries = TRIES
+        self._narrow = True
         listened = self.listens or self._opening is not None
         await self._unlisten()
         return listened
@@ -83,7 +85,7 @@ class Looker:
     async def drop(self) -> None:
         """Its connection is gone."""
         self._shell = self._last = None
-        self._tries = 0
+        self._narrow, self._failed, self._not_before = False, 0, 0.0
         await self._unlisten()
 
     async def close(self) -> None:
@@ -116,13 +118,17 @@ class Looker:
         if panes is not None and (listed is None or (own and not _agree(answer, listed))):
             LOG.info("%s: the control client of tmux does not answer, or not the truth", self.name)
             await self._unlisten()
+            self._fell()
             listed = None
             if not own:
                 return await self.look(transport, fleet, checks)
+        elif own:
+            self._failed = 0
         if not own and last is not None and listed != last.panes and _shape(listed) != _shape(last.panes):
             self._last = None  # which panes there are, and which are dead, nobody believes the client alone
             return await self.look(transport, fleet, checks)
         if last is not None and since and answer.startswith(b"same\t"):
+            await self._mind(transport, last.reached, last.answer, listed)
             return self._again(last, listed, _seconds(self.name, answer))
         reached = self._taken(last, nonce, answer, listed)
         if not any(kind in ONCE for kind, _ in checks):
@@ -160,34 +166,49 @@ class Looker:
     async def _mind(self, transport: Transport, reached: Reached, answer: bytes, listed: bytes | None) -> None:
         """A client where there is something to hear of, and none where it alone would keep a server."""
         if listed is not None:
-            self._tries = 0
             if not parse_panes(listed):
                 await self._unlisten()
             return
-        wanted = self.noticed and self._panes is None and self._opening is None and self._tries < TRIES
-        if listed is None and wanted and b"\npane\t" in answer and isinstance(transport, Spare):
-            self._tries += 1
+        wanted = self.noticed is not None and self._panes is None and self._opening is None and not self._narrow
+        if wanted and time.monotonic() >= self._not_before and b"\npane\t" in answer and isinstance(transport, Spare):
             self._opening = asyncio.create_task(self._listen(transport, reached))
 
+    def _fell(self) -> None:
+        self._failed += 1
+        self._not_before = time.monotonic() + PAUSES[min(self._failed, len(PAUSES) - 1)]
+
     async def _listen(self, transport: Spare, reached: Reached) -> None:
+        """Until there is one, or too many have failed."""
+        try:
+            while not self._narrow and self._not_before < time.monotonic() + PAUSES[-1] / 2:
+                await asyncio.sleep(self._not_before - time.monotonic())
+                self._panes = await self._come(transport, reached)
+                if self._panes is not None:
+                    self._notice()
+                    return
+        finally:
+            self._opening = None
+
+    async def _come(self, transport: Spare, reached: Reached) -> Panes | None:
         """It counts from its first answer on: until then no look waits for it."""
         panes: Panes | None = None
         try:
             async with asyncio.timeout(COMING):
                 channel = await transport.spare(control_command(reached.path, reached.state_dir))
                 if channel is None:
-                    self._tries = TRIES
-                    return
+                    self._narrow = True
+                    return None
                 panes = Panes(self.name, channel, self._notice)
                 if await (await panes.ask()) is not None:
-                    self._panes, panes = panes, None
-                    self._notice()
+                    found, panes = panes, None
+                    return found
         except (HostError, TimeoutError) as error:
             LOG.info("%s: no control client of tmux: %s", self.name, error)
         finally:
-            self._opening = None
             if panes is not None:
                 await panes.close()
+        self._fell()
+        return None
 
     def _notice(self) -> None:
         if self.noticed is not None:

@@ -37,6 +37,8 @@ def test_an_agent_that_ends_is_back_long_before_the_next_look_was_due(fleet: Fle
     with running(program, interval="120s") as run:
         until("it runs", lambda: lives(site, "api"), 30)
         until("it is listened to", lambda: _sessions(site) == ["_ctl:1", "api:0"])
+        until("it answers", lambda: site.messages("api") == ["MARK-one"])
+        until("it is ready", lambda: program.status()["session.api"]["phase"] != "pending", 20)
         (pid,) = lives(site, "api")
         site.kill(pid)
         until("it was resumed", lambda: [p for p in lives(site, "api") if p != pid], 30)

@@ -57,7 +57,7 @@ tmux_room() {
   if [ -r /proc/sys/kernel/pty/nr ]; then
     read -r t_there </proc/sys/kernel/pty/nr
     read -r t_most </proc/sys/kernel/pty/max
-    [ "$((t_there + 2))" -lt "$t_most" ] || fail too-many-terminals "this host has $t_there of $t_most terminals in use"
+    [ "$t_there" -lt "$t_most" ] || fail too-many-terminals "this host has $t_there of $t_most terminals in use"
   fi
 }
 
