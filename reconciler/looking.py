@@ -169,9 +169,12 @@ class Looker:
             if not parse_panes(listed):
                 await self._unlisten()
             return
-        wanted = self.noticed is not None and self._panes is None and self._opening is None and not self._narrow
-        if wanted and time.monotonic() >= self._not_before and b"\npane\t" in answer and isinstance(transport, Spare):
+        wanted = self.noticed is not None and self._panes is None and self._opening is None and self._hopeful()
+        if wanted and b"\npane\t" in answer and isinstance(transport, Spare):
             self._opening = asyncio.create_task(self._listen(transport, reached))
+
+    def _hopeful(self) -> bool:
+        return not self._narrow and self._not_before < time.monotonic() + PAUSES[-1] / 2
 
     def _fell(self) -> None:
         self._failed += 1
@@ -180,7 +183,7 @@ class Looker:
     async def _listen(self, transport: Spare, reached: Reached) -> None:
         """Until there is one, or too many have failed."""
         try:
-            while not self._narrow and self._not_before < time.monotonic() + PAUSES[-1] / 2:
+            while self._hopeful():
                 await asyncio.sleep(self._not_before - time.monotonic())
                 self._panes = await self._come(transport, reached)
                 if self._panes is not None:

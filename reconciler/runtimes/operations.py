@@ -115,7 +115,7 @@ def control_command(path: str, state_dir: str) -> tuple[str, ...]:
     here = f"#{{S:#{{?#{{==:#{{session_name}},{CONTROL}}},1,}}}}"
     hook = f"if-shell -F '{here}' 'run-shell -b -C \"rename-window -t ={CONTROL}: news\"'"
     argv = [
-        "tmux", "-N", "-S", f"{state_dir}/tmux", "-C", "new-session", "-A", "-s", CONTROL, "-x", "20", "-y", "5",
+        "tmux", "-u", "-N", "-S", f"{state_dir}/tmux", "-C", "new-session", "-A", "-s", CONTROL, "-x", "20", "-y", "5",
         "-f", "no-output,ignore-size", "exec cat", ";",
         "set-option", "-t", f"={CONTROL}:", "destroy-unattached", "on", ";",
         "set-option", "-t", f"={CONTROL}:", "status", "off", ";", "set-hook", "-g", "pane-died[77]", hook,

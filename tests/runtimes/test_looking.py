@@ -205,9 +205,12 @@ async def test_the_end_of_an_agent_is_told_at_once_and_seen_by_the_look_after_it
         assert seen.exit.code == 137
 
 
-async def test_a_title_and_a_new_session_are_seen_by_the_next_look(machine: Machine) -> None:
+@pytest.mark.parametrize("language", ["C.UTF-8", ""])
+async def test_a_title_is_seen_by_the_next_look_whatever_language_a_login_has(machine: Machine, language: str) -> None:
+    machine.env["LANG"] = language  # where it is not UTF-8, tmux shows no tabs
     ours = machine.lease()
-    assert launch(machine, ours, ("sleep", "1000"), strategy="tmux")["ok"]
+    answer = launch(machine, ours, ("sleep", "1000"), strategy="tmux")
+    assert answer["ok"], answer
     async with eye(machine) as it:
         await it.listening()
         await it.settle()
@@ -226,7 +229,8 @@ async def test_a_title_and_a_new_session_are_seen_by_the_next_look(machine: Mach
 
 async def test_the_client_counts_nowhere_and_keeps_no_server(machine: Machine) -> None:
     ours = machine.lease()
-    assert launch(machine, ours, ("sleep", "1000"), strategy="tmux")["ok"]
+    answer = launch(machine, ours, ("sleep", "1000"), strategy="tmux")
+    assert answer["ok"], answer
     async with eye(machine) as it:
         await it.listening()
         seen = await it.look()
@@ -266,7 +270,8 @@ LIARS: dict[str, str] = {
 @pytest.mark.parametrize("what", LIARS)
 async def test_a_client_that_dies_lags_or_lies_costs_time_and_never_the_truth(machine: Machine, what: str) -> None:
     ours = machine.lease()
-    assert launch(machine, ours, ("sleep", "1000"), strategy="tmux")["ok"]
+    answer = launch(machine, ours, ("sleep", "1000"), strategy="tmux")
+    assert answer["ok"], answer
     (machine.bin / "tmux").write_text(
         f'#!/bin/dash\ncase " $* " in *" -C "*) {LIARS[what]} ;; *) exec /usr/bin/tmux "$@" ;; esac\n'
     )

@@ -55,8 +55,8 @@ tmux_room() {
   fi
   [ "$t_there" -lt "$t_most" ] || fail too-many-terminals "the tmux server of this fleet $t_why"
   if [ -r /proc/sys/kernel/pty/nr ]; then
-    read -r t_there </proc/sys/kernel/pty/nr
-    read -r t_most </proc/sys/kernel/pty/max
+    # Not by `read`: one byte at a time, the kernel gives the first digit and no more.
+    t_there=$(cat /proc/sys/kernel/pty/nr) t_most=$(cat /proc/sys/kernel/pty/max)
     [ "$t_there" -lt "$t_most" ] || fail too-many-terminals "this host has $t_there of $t_most terminals in use"
   fi
 }
