@@ -6,24 +6,24 @@ import asyncio
 import contextlib
 import logging
 import secrets
-import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, cast
 
 from reconciler import drivers
-from reconciler.core.observed import LOOK_LIMIT, Reached, clean, parse_look
+from reconciler.core.observed import Reached, clean
 from reconciler.core.spec import Host
 from reconciler.errors import HostError, OperationError
+from reconciler.looking import Checks, Looker
 from reconciler.redaction import redact
-from reconciler.runtimes.operations import look_call, look_definition, parse_answer
+from reconciler.runtimes.operations import parse_answer
 from reconciler.secret_values import resolve
-from reconciler.transports import Channel, Limited, Transport
+from reconciler.transports import Limited, Transport
 
 LOG = logging.getLogger(__name__)
 LOOK_TIMEOUT = 25.0  # seconds; the bounds inside a look are shorter
 OPERATION_TIMEOUT = 120.0
 
-Checks = Sequence[tuple[str, str]]
 Connect = Callable[[str, Host], Awaitable[Transport]]
 
 
@@ -47,9 +47,13 @@ class Connection:
         self.host = host
         self._connect = connect
         self._transport: Transport | None = None
-        self._shell: Channel | None = None
+        self._looker = Looker(name)
         self._opening = asyncio.Lock()
         self._looking = asyncio.Lock()
+
+    def listen(self, noticed: Callable[[], None]) -> None:
+        """From now on, `noticed` is called when the host says that something may have changed; it returns at once."""
+        self._looker.noticed = noticed
 
     async def transport(self) -> Transport:
         """The open connection. Raises HostError."""
@@ -65,7 +69,7 @@ class Connection:
         async with self._looking:
             try:
                 async with asyncio.timeout(LOOK_TIMEOUT + self.host.connection_timeout):
-                    return await self._look(fleet, checks)
+                    return await self._looker.look(await self.transport(), fleet, checks)
             except TimeoutError:
                 await self._lose()
                 raise HostError(
@@ -80,32 +84,6 @@ class Connection:
             except asyncio.CancelledError:
                 await self._lose()
                 raise
-
-    async def _look(self, fleet: str, checks: Checks) -> Reached:
-        transport = await self.transport()
-        nonce = secrets.token_hex(8)
-        script = look_call(fleet, nonce, checks)
-        shell = self._shell  # whoever loses the connection meanwhile takes it away
-        if shell is None:
-            shell = self._shell = await transport.open(("sh",))
-            script = look_definition() + script
-        begun = time.monotonic()
-        await shell.write(script.encode())
-        end = f"end\t{nonce}\t".encode()
-        answer = bytearray()
-        while True:
-            data = await shell.read()
-            if not data:
-                raise HostError(f"{self.name}: the shell that looks ended", code="look-truncated")
-            answer += data
-            if len(answer) > LOOK_LIMIT:
-                raise HostError(f"{self.name}: the answer to the look is too long", code="look-failed")
-            tail = answer.rfind(end, max(0, len(answer) - len(data) - len(end)))
-            if tail >= 0 and answer.endswith(b"\n") and (tail == 0 or answer[tail - 1] == 0x0A):
-                taken = (time.monotonic() - begun) * 1000
-                LOG.info("%s: looked in %.0f ms, %d bytes", self.name, taken, len(answer))
-                # A login may greet whoever comes; what is ours begins with the host, and its lines are counted.
-                return parse_look(self.name, nonce, bytes(answer[max(0, answer.find(b"host\t-\t")) :]))
 
     async def operate(self, script: str, nonce: str) -> dict[str, Any]:
         """Run an operation on a channel of its own. Raises HostError, or OperationError where it was refused."""
@@ -131,33 +109,34 @@ class Connection:
         return rest if found else out
 
     async def _give_way(self) -> bool:
-        """Where the host opens too few sessions for both (MaxSessions): the shell for looks ends, between two looks."""
-        if self._shell is None:
+        """Where the host opens too few sessions for all (MaxSessions): first the control client of tmux ends, then the
+        shell for looks, between two looks."""
+        if await self._looker.give_way():
+            return True
+        if not self._looker.open:
             return False
         async with self._looking:
-            shell, self._shell = self._shell, None
-            if shell is not None:
-                await shell.close()
-        return shell is not None
+            found = self._looker.open
+            await self._looker.close_shell()
+        return found
 
     async def _lose(self) -> None:
-        transport, self._transport, self._shell = self._transport, None, None
+        transport, self._transport = self._transport, None
+        await self._looker.drop()
         if transport is not None:
             with contextlib.suppress(HostError, OSError):
                 await transport.close()
 
     async def close(self) -> None:
         """Close it; safe to call twice."""
-        shell, self._shell = self._shell, None
-        if shell is not None:
-            with contextlib.suppress(HostError, OSError):
-                await shell.close()
+        await self._looker.close()
         await self._lose()
 
 
 _REMEDIES = {
     "disk-full": "free some space on {host}, then apply again",
     "tmux-missing": 'install tmux on {host}, or set strategy = "process"',
+    "too-many-terminals": 'fewer sessions on {host}, some of another fleet, or strategy = "process"',
     "socket-path": "a shorter fleet name, or XDG_STATE_HOME on {host}",
     "stale": "reconciler plan",
     "locked": "wait for it to end, then apply again",
@@ -186,6 +165,7 @@ class Hosts:
         """`connect` opens a connection; tests hand in simulated machines."""
         self._connect = connect
         self._connections: dict[str, list[Connection]] = {}
+        self.noticed: Callable[[str], None] | None = None  # told which host says that something may have changed
 
     def connection(self, name: str, host: Host) -> Connection:
         """The one connection to a host; a changed spec of the host gets a new one."""
@@ -194,6 +174,8 @@ class Hosts:
             if found.host == host:
                 return found
         known.append(Connection(name, host, self._connect))
+        if self.noticed is not None:
+            known[-1].listen(partial(self.noticed, name))
         return known[-1]
 
     async def keep_only(self, wanted: Mapping[str, Host]) -> None:

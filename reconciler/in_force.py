@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from reconciler import drivers
 from reconciler.core.agent import Agent
 from reconciler.core.launching import checks_of
-from reconciler.core.observed import HostSeen, Observed, Reached, Unreached
+from reconciler.core.observed import HostSeen, Observed, Reached, SessionSeen, Unreached
 from reconciler.core.spec import Desired
 from reconciler.core.transcript import Archived, Relation
 from reconciler.errors import HostError, ReconcilerError
@@ -26,6 +26,15 @@ from reconciler.watch import View
 LOG = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Compared:
+    """What was compared last, and what came of it."""
+
+    sessions: Mapping[str, SessionSeen]
+    heads: Mapping[str, Archived]
+    related: dict[str, Relation]
+
+
 @dataclass
 class InForce:
     """What follows from one revision. `known` is what the archive has, None when it has to be asked again."""
@@ -36,6 +45,8 @@ class InForce:
     archive: Archive
     leases: Leases
     known: Mapping[str, Archived] | None = None
+    kept: Mapping[str, Archived] | None = None  # what `known` was: the same object for as long as it is the same
+    compared: dict[str, Compared] = field(default_factory=dict)
 
     @staticmethod
     def of(desired: Desired, leases: Leases) -> InForce:
@@ -47,7 +58,8 @@ class InForce:
     async def heads(self) -> Mapping[str, Archived]:
         """What the archive has of each session."""
         if self.known is None:
-            self.known = await asyncio.to_thread(self.archive.heads)
+            found = await asyncio.to_thread(self.archive.heads)
+            self.kept = self.known = self.kept if found == self.kept else found
         return self.known
 
     async def look(self, name: str, hosts: Hosts, connects: asyncio.Semaphore) -> View:
@@ -55,16 +67,14 @@ class InForce:
         begun = asyncio.get_running_loop().time()
         connection = hosts.connection(name, self.desired.hosts[name])
         related: dict[str, Relation] = {}
-        heads: dict[str, Archived] = {}
+        heads: Mapping[str, Archived] = {}
         try:
             async with connects:  # only to connect: a host that hangs later holds up nobody
                 await connection.transport()
             seen = await self._look(connection)
             if isinstance(seen, Reached):
-                only = Observed({name: seen})
-                agents = drivers.agents(self.desired, agents_seen(only))
-                heads = dict(await self.heads())
-                related = await relations(hosts, self.desired, agents, only, heads, self.archive.prefix_digest)
+                heads = await self.heads()
+                related = await self._relations(hosts, seen, heads)
         except HostError as error:
             seen, related, heads = Unreached(name, error.code, error.message, error.remedy), {}, {}
         except ReconcilerError as error:
@@ -74,6 +84,20 @@ class InForce:
             seen, related, heads = Unreached(name, "bug", f"{name}: this is a bug: {error}", "report it"), {}, {}
         now = asyncio.get_running_loop().time()
         return View(seen, related, heads, None, now - begun, now, self.checks[name])
+
+    async def _relations(self, hosts: Hosts, seen: Reached, heads: Mapping[str, Archived]) -> dict[str, Relation]:
+        """How its copies stand to the archive's; as before, where nothing has changed on either side."""
+        before = self.compared.get(seen.name)
+        if before is not None and before.sessions is seen.sessions and before.heads is heads:
+            return before.related
+        only = Observed({seen.name: seen})
+        agents = drivers.agents(self.desired, agents_seen(only))
+        related = await relations(hosts, self.desired, agents, only, heads, self.archive.prefix_digest)
+        if "unknown" in related.values():
+            self.compared.pop(seen.name, None)
+        else:
+            self.compared[seen.name] = Compared(seen.sessions, heads, related)
+        return related
 
     async def _look(self, connection: Connection) -> HostSeen:
         """What a host says of itself. One that does not know our lease, or knows a later one, is told of it and looked

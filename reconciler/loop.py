@@ -70,6 +70,7 @@ class Loop:
         self._begun = False
         self._connects = asyncio.Semaphore(CONNECTS_AT_ONCE)
         self._watches = Watches(self._look, self._seen, lambda: self.interval, self._tuning.dice)
+        hosts.noticed = self._watches.nudge
         self._memory = Memory()
         self._foreign: dict[str, tuple[Hold, float]] = {}
         self._borrowed: dict[str, str] = {}

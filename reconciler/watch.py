@@ -14,6 +14,7 @@ from reconciler.core.transcript import Archived, Relation
 
 LOG = logging.getLogger(__name__)
 JITTER = 0.1
+NUDGES = 0.5  # seconds between two looks for which a host asks itself
 
 
 @dataclass(frozen=True)
@@ -50,11 +51,22 @@ class Watch:
         self._dice = dice
         self._wake = asyncio.Event()
         self._begun = 0
+        self._heard = 0.0  # when it last looked because the host said so
+        self._nudged: asyncio.TimerHandle | None = None
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
 
     def poke(self) -> None:
         """Look now, whatever the timer says."""
         self._wake.set()
+
+    def nudge(self) -> None:
+        """The host says that something may have changed: look now, but not more often than it may say so."""
+        loop = asyncio.get_running_loop()
+        if self._nudged is not None and not self._nudged.cancelled() and self._nudged.when() > loop.time():
+            return  # that look is to come
+        at = max(loop.time(), self._heard + NUDGES)
+        self._heard = at
+        self._nudged = loop.call_at(at, self._wake.set)
 
     async def again(self) -> None:
         """Return when a look that began after this call has ended, well or not."""
@@ -98,6 +110,8 @@ class Watch:
 
     def stop(self) -> None:
         """Nobody waits for this host any more."""
+        if self._nudged is not None:
+            self._nudged.cancel()
         for _, future in self._waiting:
             if not future.done():
                 future.set_result(None)
@@ -145,6 +159,11 @@ class Watches:
         for name in self._watches if names is None else sorted(names):  # in an order that does not change
             if name in self._watches:
                 self._watches[name][0].poke()
+
+    def nudge(self, name: str) -> None:
+        """This host says that something may have changed."""
+        if name in self._watches:
+            self._watches[name][0].nudge()
 
     async def again(self, names: Iterable[str] | None = None) -> None:
         """Return when all of these (of all) were looked at once more."""

@@ -166,8 +166,11 @@ class _Raw:
         return Facts(self.texts, names, None if self.store is None else tuple(self.store), **more)
 
 
-def parse_look(host: str, nonce: str, answer: bytes) -> Reached:
-    """Turn the answer of a look into facts. Raises HostError (look-truncated, look-failed)."""
+def parse_look(host: str, nonce: str, answer: bytes, panes: bytes | None = None) -> Reached:
+    """Turn the answer of a look into facts. Raises HostError (look-truncated, look-failed).
+
+    `panes` is what tmux told us itself; it stands for what the answer says of panes.
+    """
     if len(answer) > LOOK_LIMIT:
         raise _bad(host, "the answer to the look is too long")
     lines = answer.decode("utf-8", "replace").split("\n")
@@ -192,10 +195,42 @@ def parse_look(host: str, nonce: str, answer: bytes) -> Reached:
             foreign.append(clean(text, 80))
         elif NAME.fullmatch(name):
             _take(sessions.setdefault(name, _Raw()), kind, text)
+    _put_panes(sessions, panes)
     if facts is None:
         raise _bad(host, "the answer to the look does not say whose it is")
     seen = {name: _session(name, raw, found["link"]) for name, raw in sessions.items() if _there(raw)}
     return _reached(host, facts, seen, found, tuple(foreign))
+
+
+def parse_panes(listed: bytes) -> dict[str, dict[str, Any]]:
+    """What tmux lists of panes by the names of their sessions; what makes no sense in it is left out."""
+    found: dict[str, dict[str, Any]] = {}
+    for line in listed.decode("utf-8", "replace").split("\n"):
+        name, *rest = line.split("\t", 4)
+        if NAME.fullmatch(name) and len(rest) == 4 and all(number.isdecimal() for number in rest[:3]):
+            title = rest[3].replace('"', "").replace("\\", "")
+            found[name] = {"pid": int(rest[0]), "dead": int(rest[1]), "attached": int(rest[2]), "title": title}
+    return found
+
+
+def _put_panes(sessions: dict[str, _Raw], panes: bytes | None) -> None:
+    if panes is None:
+        return
+    for raw in sessions.values():
+        raw.values.pop("pane", None)
+    for name, pane in parse_panes(panes).items():
+        sessions.setdefault(name, _Raw()).values["pane"] = pane
+
+
+def panes_told(answer: bytes) -> dict[str, tuple[object, object]]:
+    """Which panes an answer speaks of: pid and whether it is dead, by session."""
+    found: dict[str, tuple[object, object]] = {}
+    for line in answer.split(b"\n"):
+        if line.startswith(b"pane\t"):
+            _, name, text = line.decode("utf-8", "replace").split("\t", 2)
+            data = _table(name, text)
+            found[name] = (data.get("pid"), data.get("dead"))
+    return found
 
 
 def _table(host: str, text: str) -> dict[str, Any]:
@@ -332,6 +367,12 @@ def _there(raw: _Raw) -> bool:
     return raw.incarnation is not None or "trouble" in raw.values
 
 
+def _pane(raw: _Raw) -> dict[str, Any] | None:
+    """Its terminal: where it was adopted one in the user's own server, else the one that has its name in ours."""
+    found: dict[str, Any] | None = raw.values.get("terminal", raw.values.get("pane"))
+    return found
+
+
 def _session(name: str, raw: _Raw, links: Mapping[str, str]) -> SessionSeen:
     incarnation = raw.incarnation or 0
     record, trouble, called = None, str(raw.values.get("trouble", "")), ""
@@ -347,7 +388,7 @@ def _session(name: str, raw: _Raw, links: Mapping[str, str]) -> SessionSeen:
             trouble = f"its record on the host cannot be read: {clean(error, 200)}"
     process = max(raw.processes, key=lambda p: (p.alive is True, p.alive is None, p.incarnation), default=None)
     ended = max((e for e in raw.exits if e.incarnation == incarnation), key=lambda e: e.at, default=None)
-    pane = raw.values.get("pane", {})
+    pane = _pane(raw) or {}
     alive = process is not None and process.alive is True
     facts = raw.facts(
         event=raw.values.get("event", ""),
@@ -377,7 +418,7 @@ def _state(raw: _Raw, record: Record | None, process: Process | None, ended: Exi
         return "stopped", ""
     if ended is not None:
         return "exited", ""
-    pane = raw.values.get("pane")
+    pane = _pane(raw)
     if pane is not None and not pane.get("dead"):
         return "starting", "its terminal is there, its agent not yet"
     return "lost", "its record says it runs, its process is proven gone"

@@ -77,12 +77,51 @@ class Launch:
 
 def look_definition() -> str:
     """What a long-lived shell is told once; it defines `reconciler_look`."""
-    return text("common") + text("look")
+    return text("common") + text("look") + text("glance")
 
 
-def look_call(fleet: str, nonce: str, checks: Sequence[tuple[str, str]] = ()) -> str:
-    """One line that makes that shell look. `checks` are pairs of "command" or "directory" and a value."""
-    return quote(["reconciler_look", fleet, nonce, *(word for check in checks for word in check)]) + "\n"
+def look_call(
+    fleet: str, nonce: str, checks: Sequence[tuple[str, str]] = (), since: str = "", *, panes: bool = True
+) -> str:
+    """One line that makes that shell look. `checks` are pairs of "command" or "directory" and a value.
+
+    `since` is the nonce of an answer that it may say still holds (`same`); without `panes` it does not ask tmux.
+    """
+    words = [
+        "reconciler_look",
+        fleet,
+        nonce,
+        *(() if panes else ("panes", "elsewhere")),
+        *(("since", since) if since else ()),
+    ]
+    return quote([*words, *(word for check in checks for word in check)]) + "\n"
+
+
+_PANES = "#{session_name}\t#{pane_pid}\t#{pane_dead}\t#{session_attached}\t#{pane_title}"
+CONTROL = "_ctl"  # the hidden session of control clients; no session of a fleet can have this name
+
+
+def pane_question() -> str:
+    """What a control client is asked for all panes of its server."""
+    return f"list-panes -a -F '{_PANES}'\n"
+
+
+def control_command(path: str, state_dir: str) -> tuple[str, ...]:
+    """A control client of the fleet's tmux server, under the login PATH. Starts no server; ends with its channel.
+
+    The death of a pane that is kept is pushed to nobody; a hook renames our own window then, which is. In a hook
+    nothing is pushed either, hence `run-shell -b`; it looks first whether we are there, since tmux shows errors to
+    whoever attaches next.
+    """
+    here = f"#{{S:#{{?#{{==:#{{session_name}},{CONTROL}}},1,}}}}"
+    hook = f"if-shell -F '{here}' 'run-shell -b -C \"rename-window -t ={CONTROL}: news\"'"
+    argv = [
+        "tmux", "-u", "-N", "-S", f"{state_dir}/tmux", "-C", "new-session", "-A", "-s", CONTROL, "-x", "20", "-y", "5",
+        "-f", "no-output,ignore-size", "exec cat", ";",
+        "set-option", "-t", f"={CONTROL}:", "destroy-unattached", "on", ";",
+        "set-option", "-t", f"={CONTROL}:", "status", "off", ";", "set-hook", "-g", "pane-died[77]", hook,
+    ]  # fmt: skip
+    return "sh", "-c", f"PATH={quote([path])}; export PATH; unset TMUX; umask 077; exec {quote(argv)}"
 
 
 def doctor_script(path: str, nonce: str, words: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ from typing import Protocol, runtime_checkable
 
 from reconciler.transports._patience import Room
 
-__all__ = ["Channel", "Completed", "Limited", "Room", "Transport"]
+__all__ = ["Channel", "Completed", "Limited", "Room", "Spare", "Transport"]
 
 
 @dataclass(frozen=True)
@@ -69,3 +69,11 @@ class Limited(Protocol):
 
     async def sessions_at_once(self, most: int) -> int:
         """How many run at once, those that run now among them; looks no further than `most`. Raises HostError."""
+
+
+@runtime_checkable
+class Spare(Protocol):
+    """A transport that can tell at once whether the host has room for one more program."""
+
+    async def spare(self, argv: Sequence[str]) -> Channel | None:
+        """As `open`; None where the host opens no more: nothing is waited for or asked to end. Raises HostError."""

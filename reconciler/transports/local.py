@@ -79,6 +79,10 @@ class LocalTransport:
         self._channels.add(channel)
         return channel
 
+    async def spare(self, argv: Sequence[str]) -> _LocalChannel | None:
+        """As `open`: there is always room here."""
+        return await self.open(argv)
+
     async def _spawn(
         self, child: asyncio.SubprocessProtocol, argv: Sequence[str], stderr: int
     ) -> asyncio.SubprocessTransport:

@@ -118,6 +118,18 @@ class SshTransport(RemoteFiles):
         except TimeoutError:
             raise failures.no_answer(self.name, argv, _OPEN_TIMEOUT) from None
 
+    async def spare(self, argv: Sequence[str]) -> Stream | None:
+        """As `open`, but None at once where the host has all open that it opens."""
+        try:
+            async with asyncio.timeout(_OPEN_TIMEOUT):
+                return await self._start_now(lambda: Stream(self.name), command_line(argv))
+        except TimeoutError:
+            raise failures.no_answer(self.name, argv, _OPEN_TIMEOUT) from None
+        except HostError as error:
+            if error.code != "too-many-sessions":
+                raise
+            return None
+
     async def terminal(self, argv: Sequence[str]) -> int:
         """Run a program on the user's own terminal (raw mode, resize, signals); its exit status."""
         pty: dict[str, Any] = {

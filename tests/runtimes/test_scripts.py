@@ -211,6 +211,26 @@ def test_a_tmux_server_that_is_on_its_way_out_is_waited_for(
     assert len(count.read_text()) == {3: 3, 99: 9, 1: 1}[times]
 
 
+def test_a_tmux_server_that_is_full_is_named_before_it_fails(anywhere: Machine) -> None:
+    ours = anywhere.lease()
+    assert launch(anywhere, ours, ("sleep", "1000"), strategy="tmux")["ok"]
+    assert stop(anywhere, ours, 1, "tmux")["ok"]
+    sessions = anywhere.home / "sessions"
+    (anywhere.bin / "tmux").write_text(
+        f'#!/bin/sh\ncase " $* " in *" list-sessions "*) cat {sessions} ;; *) exec /usr/bin/tmux "$@" ;; esac\n'
+    )
+    (anywhere.bin / "tmux").chmod(0o755)
+    sessions.write_text("".join(f"other{n}\n" for n in range(500)))
+    socket = str(anywhere.state / "tmux")
+    subprocess.run(["/usr/bin/tmux", "-S", socket, "new-session", "-d", "-s", "other0"], check=True, env=anywhere.env)
+    answer = launch(anywhere, ours, ("sleep", "1000"), 2, strategy="tmux")
+    assert (answer["ok"], answer["code"]) == (False, "too-many-terminals")
+    assert "500 sessions" in answer["message"]
+    assert (anywhere.state / "sessions/api/incarnation").read_text() == "1\n"
+    sessions.write_text("".join(f"other{n}\n" for n in range(499)) + "api\n_ctl\n")
+    assert launch(anywhere, ours, ("sleep", "1000"), 2, strategy="tmux")["ok"]
+
+
 @pytest.mark.parametrize("strategy", ["process", "tmux"])
 def test_a_session_is_launched_looked_at_and_stopped(machine: Machine, strategy: str) -> None:
     ours = machine.lease()

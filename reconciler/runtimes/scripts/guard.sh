@@ -134,6 +134,7 @@ guard() {
 "
     find "$state/ops" -type f -mtime +7 -exec rm -f {} + 2>/dev/null
     find "$state/locks" -name 'new.*' -mtime +1 -exec rm -rf {} + 2>/dev/null
+    find "$state/looks" -type f -mtime +1 -exec rm -f {} + 2>/dev/null
   elif [ "$FENCE" -lt "$fence" ]; then
     fail fence-stale "this host has seen fence $fence, newer than ours ($FENCE): another controller took over"
   elif [ -n "$l_holder" ] && [ "$l_holder" != "$HOLDER" ] && [ "$l_until" -gt "$now" ]; then

@@ -13,10 +13,18 @@ if [ "${1-}" = become ]; then
   exec "$@"
 fi
 
+# ours: the launch script in our place is ours. Its settings come first; whoever waits for our end waits for no fork.
+ours() {
+  while IFS= read -r o_line; do
+    case $o_line in *"$end"*) return 0 ;; esac
+  done <"$dir/launch"
+  return 1
+}
+
 # over CODE ERROR DETAIL: how it ended, for the look. Not where this launch was let go of meanwhile, and another session
 # has its name and place: `end` is a word of this launch alone.
 over() {
-  [ ! -r "$dir/launch" ] || grep -qF -e "$end" "$dir/launch" || return 0
+  [ ! -r "$dir/launch" ] || ours || return 0
   js "$3"
   printf '{"code":%s,"at":%s,"incarnation":%s,"error":"%s","detail":%s}\n' \
     "$1" "$(date +%s)" "$incarnation" "$2" "$J" >"$dir/exit.tmp" &&

@@ -1,5 +1,6 @@
 # reconciler: one look at this host. Defined once in a long-lived shell, then called for each look.
-# Prints lines `kind TAB name TAB json` and a trailer `end TAB nonce TAB count`. Changes nothing.
+# Prints lines `kind TAB name TAB json` and a trailer `end TAB nonce TAB count`; or `same TAB nonce TAB seconds`, see
+# glance.sh. Changes nothing but marks of its own below `looks/`.
 
 boot
 look_node=$(uname -n)
@@ -45,26 +46,33 @@ look_host() {
   look_out host - "{\"hostname\":$h,\"now\":$look_now,\"fence\":$f}"
 }
 
-look_panes() {
-  [ -S "$look_state/tmux" ] && [ -n "$look_tmux" ] || return 0
+# look_ask: look_list becomes what the fleet's tmux server says of its panes, where it is there and nobody else asks it.
+look_ask() {
+  look_list= look_answered=1
+  [ -z "$look_elsewhere" ] && [ -S "$look_state/tmux" ] && [ -n "$look_tmux" ] || return 0
   look_list=$(PATH=$LOGIN_PATH TMUX='' bounded 5 tmux -S "$look_state/tmux" list-panes -a \
     -F "#{session_name}$tab#{pane_pid}$tab#{pane_dead}$tab#{session_attached}$tab#{pane_title}" 2>&1)
-  case $? in
+  look_answered=$?
+}
+
+look_panes() {
+  case $look_answered in
   0) ;;
   1) return 0 ;;
   *) look_out tmux - '{"error":"tmux did not answer"}'; return 0 ;;
   esac
-  look_panes_out
+  look_panes_out pane
 }
 
-# look_panes_out: the lines of look_list as what was seen of panes.
+# look_panes_out KIND: the lines of look_list as what was seen of panes.
 look_panes_out() {
   look_list=$(printf '%s\n' "$look_list" | tr -d '\000-\010\013-\037\177' | sed "s/[\\\\\"]//g
     s/^\([a-z0-9_-]*\)$tab\([0-9]*\)$tab\([01]\)$tab\([0-9]*\)$tab\(.*\)\$/\1$tab{\"pid\":\2,\"dead\":\3,\"attached\":\4,\"title\":\"\5\"}/
     t
     d")
   while IFS=$tab read -r p_name p_json; do
-    [ -n "$p_name" ] && look_out pane "$p_name" "$p_json"
+    # What begins with an underscore is the hidden session that a control client lives in.
+    case $p_name in '' | _*) ;; *) look_out "$1" "$p_name" "$p_json" ;; esac
   done <<PANES
 $look_list
 PANES
@@ -77,27 +85,37 @@ look_adopted() {
   [ -S "$t_socket" ] && [ -n "$look_tmux" ] && alive "$t_pid" "$t_start" "$t_boot" || return 0
   look_list=$(PATH=$LOGIN_PATH TMUX='' bounded 5 tmux -S "$t_socket" display-message -p -t "$t_pane" \
     "$1$tab#{pane_pid}$tab#{pane_dead}$tab#{session_attached}$tab#{pane_title}" 2>/dev/null) || return 0
-  case $look_list in "$1$tab$t_pid$tab"*) look_panes_out ;; esac
+  case $look_list in "$1$tab$t_pid$tab"*) look_panes_out terminal ;; esac
 }
 
 # look_fill PLACEHOLDER VALUE TEXT: FILLED becomes TEXT with VALUE in that place. Of a pattern in quotes within quotes,
 # zsh takes the inner ones for part of it.
 look_fill() { FILLED=${3%%"$1"*}$2${3#*"$1"}; }
 
-# look_probe NAME KIND KEY PATH: what the agent wanted to know at each look.
-look_probe() {
-  case $4 in *'{session_id}'* | *'{session_id_8}'*)
+# look_where DIRECTORY PATH: WHERE becomes the path of a probe, of the session in that directory whose agent is l_pid.
+look_where() {
+  WHERE=$2
+  case $WHERE in *'{session_id}'* | *'{session_id_8}'*)
     l_id=
-    { read -r l_id <"$look_state/sessions/$1/conversation"; } 2>/dev/null
-    case $l_id in '' | *[!A-Za-z0-9_.-]*) return 0 ;; esac
-    case $4 in
-    *'{session_id_8}'*) look_fill '{session_id_8}' "$(printf %.8s "$l_id")" "$4" ;;
-    *) look_fill '{session_id}' "$l_id" "$4" ;;
+    { read -r l_id <"$1/conversation"; } 2>/dev/null
+    case $l_id in '' | *[!A-Za-z0-9_.-]*) return 1 ;; esac
+    case $WHERE in
+    *'{session_id_8}'*)
+      l_rest=${l_id#????????}
+      look_fill '{session_id_8}' "${l_id%"$l_rest"}" "$WHERE"
+      ;;
+    *) look_fill '{session_id}' "$l_id" "$WHERE" ;;
     esac
-    set -- "$1" "$2" "$3" "$FILLED"
+    WHERE=$FILLED
     ;;
   esac
-  case $4 in *'{pid}'*) look_fill '{pid}' "${l_pid:-0}" "$4" && set -- "$1" "$2" "$3" "$FILLED" ;; esac
+  case $WHERE in *'{pid}'*) look_fill '{pid}' "${l_pid:-0}" "$WHERE" && WHERE=$FILLED ;; esac
+}
+
+# look_probe NAME KIND KEY PATH: what the agent wanted to know at each look.
+look_probe() {
+  look_where "$look_state/sessions/$1" "$4" || return 0
+  set -- "$1" "$2" "$3" "$WHERE"
   js "$3"
   k=$J
   case $2 in
@@ -265,16 +283,31 @@ look_check() {
 }
 
 # reconciler_look FLEET NONCE [KIND VALUE]...
+# `panes elsewhere`: somebody else asks tmux. `since NONCE`: that answer may be repeated, see glance.sh.
 reconciler_look() {
   if [ -z "$look_path_known" ]; then login_path && look_path_known=y; fi
   if [ -z "$look_tmux" ]; then look_tmux=$(PATH=$LOGIN_PATH bounded 5 tmux -V 2>/dev/null); fi
+  look_state=${XDG_STATE_HOME:-$HOME/.local/state}/reconciler/$1
+  look_nonce=$2
+  look_since= look_elsewhere=
+  look_fleet=$1
+  shift 2
+  while :; do
+    case ${1-} in
+    since) look_since=$2 ;;
+    panes) look_elsewhere=y ;;
+    *) break ;;
+    esac
+    shift 2
+  done
+  case " $* " in
+  *' digest '* | *' version '*) look_once=y && look_ask ;; # asked once: nothing to repeat, nothing to forget
+  *) look_once= && look_glance "$look_fleet" "$@" && return ;;
+  esac
   (
     LC_ALL=C
     export LC_ALL
     look_count=0
-    look_state=${XDG_STATE_HOME:-$HOME/.local/state}/reconciler/$1
-    look_nonce=$2
-    shift 2
     look_host
     look_panes
     for d in "$look_state"/sessions/*; do
@@ -297,4 +330,5 @@ reconciler_look() {
     done
     printf 'end\t%s\t%s\n' "$look_nonce" "$look_count"
   ) </dev/null
+  [ -n "$look_once" ] || look_mark
 }

@@ -36,6 +36,29 @@ runtime_needs() {
   PATH=$LOGIN_PATH command -v tmux >/dev/null 2>&1 ||
     fail tmux-missing "tmux is not on the PATH of the login shell: $LOGIN_PATH"
   [ "${#state}" -le 95 ] || fail socket-path "$state/tmux is too long for a socket (about 100 bytes are)"
+  tmux_room
+}
+
+# tmux_room: one more session has a place. A server that runs out of descriptors answers nobody any more, and each
+# session costs more than the one before it.
+tmux_room() {
+  t_most=500 t_why='is full: it has 500 sessions'
+  # shellcheck disable=SC3045
+  t_files=$(ulimit -n 4096 2>/dev/null; ulimit -n)
+  if number "$t_files" && [ "$((t_files / 2 - 50))" -lt "$t_most" ]; then
+    t_most=$((t_files / 2 - 50)) t_why="may open only $t_files files"
+  fi
+  t_there=0
+  if [ -S "$state/tmux" ]; then
+    t_there=$(tm list-sessions -F '#{session_name}' 2>/dev/null | grep -v -x -F -e "$NAME" -e _ctl | wc -l)
+    t_there=$((t_there))
+  fi
+  [ "$t_there" -lt "$t_most" ] || fail too-many-terminals "the tmux server of this fleet $t_why"
+  if [ -r /proc/sys/kernel/pty/nr ]; then
+    # Not by `read`: one byte at a time, the kernel gives the first digit and no more.
+    t_there=$(cat /proc/sys/kernel/pty/nr) t_most=$(cat /proc/sys/kernel/pty/max)
+    [ "$t_there" -lt "$t_most" ] || fail too-many-terminals "this host has $t_there of $t_most terminals in use"
+  fi
 }
 
 # The pane's first process is a shell that waits: it takes TERM and INT, which are meant for the agent, but not the
