@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from reconciler import drivers
 from reconciler.core.agent import Agent
-from reconciler.core.launching import checks_for
+from reconciler.core.launching import checks_of
 from reconciler.core.observed import HostSeen, Observed, Reached, Unreached
 from reconciler.core.spec import Desired
 from reconciler.core.transcript import Archived, Relation
@@ -41,7 +41,7 @@ class InForce:
     def of(desired: Desired, leases: Leases) -> InForce:
         """From the specs of a revision."""
         agents = drivers.agents(desired)
-        checks = {name: checks_for(desired, agents, name) for name in desired.hosts}
+        checks = checks_of(desired, agents)
         return InForce(desired, agents, checks, open_archive(desired), leases)
 
     async def heads(self) -> Mapping[str, Archived]:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 
 from reconciler.core.agent import Agent
-from reconciler.core.launching import checks_for
+from reconciler.core.launching import checks_of
 from reconciler.core.observed import HostSeen, Observed, Reached, Unreached
 from reconciler.core.spec import Desired
 from reconciler.errors import HostError, ReconcilerError
@@ -31,10 +31,12 @@ async def observe(
     gate = asyncio.Semaphore(CONNECTS_AT_ONCE)
     wanted = [name for name, host in desired.hosts.items() if host.enabled and (only is None or name in only)]
 
+    checks = checks_of(desired, agents)
+
     async def one(name: str) -> HostSeen:
         async with gate:
             connection = hosts.connection(name, desired.hosts[name])
-            found = await look(connection, desired.fleet.name, checks_for(desired, agents, name))
+            found = await look(connection, desired.fleet.name, checks[name])
         seen(found)
         return found
 

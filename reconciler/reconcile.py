@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from reconciler import drivers
+from reconciler import drivers, garbage
 from reconciler.core.agent import Agent
 from reconciler.core.diff import Diff, announced, compare, owners
 from reconciler.core.guards import check_emptiness, check_stops, contested
@@ -97,7 +97,18 @@ def consider(
     hold: Mapping[str, Hold] | None = None,
 ) -> Pass:
     """Think, and look at no host again. `hold` is what waits for reasons of the caller's own."""
-    options = options or Options()
+    with garbage.held_off():
+        return _considered(desired, evidence, journal, now, options or Options(), hold or {})
+
+
+def _considered(
+    desired: Desired,
+    evidence: Evidence,
+    journal: Journal,
+    now: datetime,
+    options: Options,
+    hold: Mapping[str, Hold],
+) -> Pass:
     observed, heads = evidence.observed, evidence.heads
     agents = drivers.agents(desired, agents_seen(observed))
     taken = {name_of(address(desired, text)) for text in options.take_over}
@@ -110,7 +121,7 @@ def consider(
     plan = make_plan(
         diff, desired, observed, agents, plan_id=options.plan_id or secrets.token_hex(16), controller=holder(),
         hold={
-            **(hold or {}),
+            **hold,
             **suspended(desired, diff, journal.suspensions(now.timestamp())),
             **hold_for(desired, diff, options.selection, silent),  # not shown at all, suspended or not
         },

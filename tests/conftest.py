@@ -1,5 +1,7 @@
-"""For all tests: properties have no deadline, since machines that run tests are busy; and the same code is given the same
-examples each time. HYPOTHESIS_PROFILE=thorough looks for others, and for many more."""
+"""For all tests: properties have no deadline, since machines that run tests are busy, and the same examples each time.
+
+HYPOTHESIS_PROFILE=thorough looks for others, and for many more.
+"""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ def not_read_only(agent: str, why: str, remedy: str) -> OperationError:
 def json_object(text: str) -> dict[str, Any]:
     """The JSON object in `text`, or an empty one: files on hosts may be half-written or hostile."""
     try:
-        value = json.loads(text)
+        value = json.loads(text) if text else None
     except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}

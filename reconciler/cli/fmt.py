@@ -6,9 +6,9 @@ import contextlib
 import difflib
 import os
 import tempfile
-import tomllib
 from typing import Annotated
 
+import tomli
 import typer
 
 from reconciler.core.collect import read
@@ -61,7 +61,7 @@ def _format(file: str, findings: list[Diagnostic]) -> tuple[str, str] | None:
     try:
         text = read_text(file)
         return text, format_text(text)
-    except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
+    except (tomli.TOMLDecodeError, RecursionError, ValueError) as error:
         if isinstance(error, UnicodeDecodeError):
             findings.append(unreadable(file, error))
         else:

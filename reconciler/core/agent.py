@@ -20,7 +20,7 @@ __all__ = [
 ActivityState = Literal["busy", "idle", "waiting", "unknown"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Activity:
     """What a live agent does, from which source, since when (seconds by the host's clock, None if untold)."""
 
@@ -33,7 +33,7 @@ class Activity:
 UNKNOWN = Activity("unknown")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Probe:
     """One thing to read on the host at every look, under `key`.
 
@@ -53,7 +53,7 @@ class Probe:
     path: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class LaunchRequest:
     """What a session wants of its agent for one launch. Strings may hold any character but NUL."""
 
@@ -71,7 +71,7 @@ class LaunchRequest:
     read_only: bool = False  # for headless turns: it may change no file, whatever mode, args or settings say
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Invocation:
     """How to run the agent once.
 
@@ -88,7 +88,7 @@ class Invocation:
     inherits: tuple[str, ...] = ()  # variables of the program that launches it that go along, where they are set
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Reply:
     """What a headless turn answered. There is a `text` or an `error`, and both where a turn failed half-way.
 
@@ -106,7 +106,7 @@ class Reply:
     taken: bool = False  # the id that we chose is another conversation's
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Stop:
     """How the agent ends cleanly: keys for a terminal (tmux names, one send each), then the signal."""
 
@@ -131,7 +131,7 @@ def trustable(workdir: str) -> bool:
     return not homes and parts not in (["root"], ["var", "root"])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Login:
     """Where an agent's login shows: files of its own (templates with `{home}`), or variables that hold a key.
 
@@ -147,7 +147,7 @@ class Login:
     trust: tuple[str, str] | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Claim:
     """The directory that an agent ties to a working directory, where only the host knows its name.
 

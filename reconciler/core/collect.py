@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping
 from typing import Any
+
+import tomli
 
 from reconciler.core.diagnostics import Diagnostic, did_you_mean
 from reconciler.core.merge import DEFAULTS, KINDS, Defaults, Entry, Findings, Raw, Table, merge
@@ -16,16 +17,24 @@ _TOP_LEVEL = ("fleet", "defaults", *KINDS, "moved", "removed", "windows")
 _PLACE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)\Z")
 
 
-def read(texts: Mapping[str, str], root: str = "", failed: tuple[Diagnostic, ...] = ()) -> Raw:
+def read(
+    texts: Mapping[str, str],
+    root: str = "",
+    failed: tuple[Diagnostic, ...] = (),
+    known: Mapping[str, tuple[str, Table]] | None = None,
+) -> Raw:
     """The documents and the resources in them. Errors wait in `findings` until `build`.
 
-    `failed` says which files could not be read; they are errors like all others.
+    `failed` says which files could not be read; they are errors like all others. `known` maps files to what their
+    text was once, and the document that it gave: what is the same is not parsed again.
     """
     raw = Raw(texts, {}, Findings(texts), root, unread=bool(failed))
     for diagnostic in failed:
         raw.findings.add(diagnostic)
     for file in sorted(texts):
-        document = _read_toml(raw, file)
+        text, document = (known or {}).get(file, (None, None))
+        if text != texts[file]:
+            document = _read_toml(raw, file)
         if document is not None:
             raw.documents[file] = document
     for file, document in raw.documents.items():
@@ -38,8 +47,8 @@ def read(texts: Mapping[str, str], root: str = "", failed: tuple[Diagnostic, ...
 def _read_toml(raw: Raw, file: str) -> Table | None:
     text = raw.texts[file]
     try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        return tomli.loads(text)
+    except tomli.TOMLDecodeError as error:
         _syntax_error(raw, file, str(error))
     except (RecursionError, ValueError) as error:
         # Nesting without end, or a number of thousands of digits.

@@ -16,7 +16,7 @@ from reconciler.core.steps import IdleStep, PullStep, Step, StopStep, Verb
 from reconciler.core.transcript import Archived
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Decision:
     """What is done about one session, and why."""
 

@@ -21,9 +21,10 @@ AGENT_KEYS = (
     "prompt_via",
 )  # fmt: skip
 HOST_KEYS = ("env", "shell", "workdir", "strategy", "path_map")
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Change:
     """One field that differs. None stands for "not set"."""
 
@@ -32,7 +33,7 @@ class Change:
     after: Any
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """One session, desired or seen or both. `changes` need a new process, `live` changes do not."""
 
@@ -60,7 +61,7 @@ class Entry:
         return self.address.startswith("group_chat.")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Diff:
     """All entries, in the order of the specs, then the orphans by host and name."""
 
@@ -74,6 +75,8 @@ def fingerprint(text: str) -> str:
 
 def _plain(value: Any) -> Any:
     """A spec value as JSON data."""
+    if isinstance(value, str | int):
+        return value
     if hasattr(value, "model_dump"):
         return value.model_dump(mode="json", by_alias=True, exclude_unset=True)
     if isinstance(value, tuple | list):
@@ -90,8 +93,9 @@ def _environment(table: Mapping[str, str]) -> dict[str, str]:
 
 def _keys(model: Any, keys: tuple[str, ...]) -> dict[str, Any]:
     found = {}
+    said = model.model_fields_set
     for key in keys:
-        if key in model.model_fields_set and (value := getattr(model, key)) is not None:
+        if key in said and (value := getattr(model, key)) is not None:
             found[key] = _environment(value) if key == "env" else _plain(value)
     return found
 
@@ -121,7 +125,7 @@ def written(desired: Desired, name: str) -> dict[str, Any]:
 
 def digest(values: Mapping[str, Any]) -> str:
     """The digest of what `written` gave."""
-    return fingerprint(json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=True))
+    return fingerprint(_CANONICAL(values))
 
 
 def changes_between(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[Change, ...]:

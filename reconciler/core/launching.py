@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from reconciler.core.agent import Agent, Invocation, LaunchRequest
+from reconciler.core.agent import Agent, Invocation, LaunchRequest, Probe
 from reconciler.core.chats import Document, document
 from reconciler.core.diff import digest, fingerprint, written
 from reconciler.core.observed import Reached, SessionSeen
@@ -18,6 +18,7 @@ from reconciler.errors import OperationError, ReconcilerError
 
 # The look puts the id in, so that an id which is learned or changes later is looked for as well.
 ID_AT_LOOK = "{session_id}"
+_AT_ONCE = Ready()
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,26 @@ class Context:
     relations: Mapping[str, Relation] = field(default_factory=dict)  # host's copy to archive's, where both are
     forgotten: frozenset[str] = frozenset()  # conversations that were let go of and go on
     taken: frozenset[str] = frozenset()  # sessions that a person takes over from a host which does not answer
+    # What many sessions have in common is worked out once: by what it depends on.
+    _commands: dict[tuple[str, str, tuple[str, ...]], str] = field(default_factory=dict, repr=False, compare=False)
+    _probes: dict[str, tuple[Probe, ...]] = field(default_factory=dict, repr=False, compare=False)
 
     def agent(self, name: str) -> Agent:
         """The driver for a session, by the session's name."""
         return self.agents[self.desired.sessions[name].agent]
+
+    def program(self, session: Session, command: str) -> str:
+        """The first word of what a launch runs, where `command` is the agent's program."""
+        key = (session.agent, command, session.args)
+        if key not in self._commands:
+            self._commands[key] = _program(self.agents[session.agent], command, session.args)
+        return self._commands[key]
+
+    def probes(self, agent: str) -> tuple[Probe, ...]:
+        """What each look wants to know for this agent's sessions."""
+        if agent not in self._probes:
+            self._probes[agent] = self.agents[agent].probes(ID_AT_LOOK)
+        return self._probes[agent]
 
 
 def strategy_of(desired: Desired, session: Session) -> str:
@@ -62,25 +79,26 @@ def host_command(context: Context, name: str) -> str:
 
 def command_of(context: Context, name: str) -> str:
     """The program that a launch of the session runs, as it is written; the host's PATH finds it."""
-    session = context.desired.sessions[name]
-    agent = context.agent(name)
-    command = host_command(context, name)
+    return context.program(context.desired.sessions[name], host_command(context, name))
+
+
+def _program(agent: Agent, command: str, args: tuple[str, ...]) -> str:
     try:
-        argv = agent.start(LaunchRequest(command, workdir="/", session_dir="/", args=session.args)).argv
+        return agent.start(LaunchRequest(command, workdir="/", session_dir="/", args=args)).argv[0]
     except (ValueError, ReconcilerError):  # said where it matters: at the launch
         return command
-    return argv[0]
 
 
-def checks_for(desired: Desired, agents: Mapping[str, Agent], host: str) -> tuple[tuple[str, str], ...]:
-    """What a look at this host has to check: the programs and directories that its sessions need."""
+def checks_of(desired: Desired, agents: Mapping[str, Agent]) -> dict[str, tuple[tuple[str, str], ...]]:
+    """What a look at each host has to check: the programs and directories that its sessions need."""
     context = Context(desired, agents, "", "")
-    found: dict[tuple[str, str], None] = {}
+    found: dict[str, dict[tuple[str, str], None]] = {name: {} for name in desired.hosts}
     for name, session in desired.sessions.items():
-        if session.host == host and session.state == "running":
-            found["command", command_of(context, name)] = None
-            found["directory", workdir_of(desired, session)] = None
-    return tuple(found)
+        if session.state == "running":
+            here = found[session.host]
+            here["command", command_of(context, name)] = None
+            here["directory", workdir_of(desired, session)] = None
+    return {host: tuple(checks) for host, checks in found.items()}
 
 
 def environment_of(desired: Desired, session: Session) -> dict[str, str]:
@@ -193,7 +211,7 @@ def launch_steps(
         command=invocation.argv[0],
         invocation=invocation,
         workdir=record.workdir,
-        probes=agent.probes(ID_AT_LOOK),
+        probes=context.probes(session.agent),
         environment={**request.env, **invocation.env},
         shell=where.shell or "",
         tmux_conf=where.tmux_conf or "",
@@ -235,7 +253,7 @@ def _as_trusted(host: Reached, workdir: str) -> str:
 
 def ready_of(desired: Desired, session: Session) -> Ready:
     """When the session counts as ready by its spec: its own `ready`, else the pattern of its agent's table."""
-    own = session.ready or Ready()
+    own = session.ready or _AT_ONCE
     if own.pattern or own.command or own.port:
         return own
     name: str | None = session.agent

@@ -8,11 +8,11 @@ Values are copied as they stand.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+import tomli
 from pydantic import BaseModel
 
 from reconciler.core.host_spec import Fleet
@@ -53,7 +53,7 @@ class _Block:
 def format_text(text: str) -> str:
     """The text in canonical layout, with the same values and comments; the text itself where that cannot be had.
 
-    Raises tomllib.TOMLDecodeError when `text` is not TOML.
+    Raises tomli.TOMLDecodeError when `text` is not TOML.
     """
     text = text.replace("\r\n", "\n")
     before = _values(text)
@@ -73,12 +73,12 @@ def _same(candidate: str, values: Any, comments: Sequence[str]) -> bool:
     try:
         tree = _tree(candidate)
         return tree is not None and _values(candidate) == values and _comments(tree) == comments
-    except tomllib.TOMLDecodeError:
+    except tomli.TOMLDecodeError:
         return False
 
 
 def _values(text: str) -> dict[str, Any]:
-    return tomllib.loads(text, parse_float=str)  # as text, since nan is not equal to itself
+    return tomli.loads(text, parse_float=str)  # as text, since nan is not equal to itself
 
 
 def _tree(text: str) -> Node | None:

@@ -22,7 +22,7 @@ NAME = re.compile(r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?")
 LOOK_LIMIT = 8_000_000  # bytes: more than any honest host has to say
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class StoreFile:
     """A file of a conversation on a host: absolute path, bytes, mtime in seconds."""
 
@@ -31,7 +31,7 @@ class StoreFile:
     mtime: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Facts:
     """What an agent's probes found: hostile text until the agent has checked it."""
 
@@ -44,7 +44,7 @@ class Facts:
     started: str = ""  # start time of the pid as the kernel gives it (Linux: /proc/PID/stat field 22)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Process:
     """A process as its pid file says and the kernel confirms or denies; `alive` None: cannot tell."""
 
@@ -56,7 +56,7 @@ class Process:
     boot: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Exit:
     """How the agent of one incarnation ended: code, time by the host's clock, our own error word and its detail."""
 
@@ -67,7 +67,7 @@ class Exit:
     detail: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class SessionSeen:
     """One session on a reachable host. `incarnation` is the host's own count, which operations must name."""
 
@@ -88,7 +88,7 @@ class SessionSeen:
         return self.state in ("starting", "running", "unknown", "broken")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Reached:
     """A host that answered in full."""
 
@@ -116,7 +116,7 @@ class Reached:
     foreign: tuple[str, ...] = ()  # names below sessions/ that are none of ours
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Unreached:
     """A host that did not answer, or not in full: nothing is known of it, and nothing is done there."""
 
@@ -129,7 +129,7 @@ class Unreached:
 HostSeen = Reached | Unreached
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Observed:
     """The fleet at one moment."""
 

@@ -29,7 +29,7 @@ LAUNCHES = ("start", "resume", "restart", "move")
 WAIT_LIMIT = 3600.0  # seconds that an action waits for a dependency to become idle or complete
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Action:
     """One thing to do, or the reason why it is not done. `after` are the addresses that come first."""
 
@@ -65,7 +65,7 @@ class Action:
         return SEVERITY[self.verb]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Plan:
     """All actions in an order in which they may be carried out one by one, and what needs none."""
 
@@ -124,13 +124,14 @@ def make_plan(
     actions: dict[str, Action] = {}
     unchanged = 0
     for entry in diff.entries:
-        if entry.address in hold and hold[entry.address] is None:
+        at = entry.address
+        if at in hold and hold[at] is None:
             continue
-        decision = decide(context, observed, entry, forced=entry.address in restart)
+        decision = decide(context, observed, entry, forced=at in restart)
         if decision is None:
             unchanged += 1
             continue
-        actions[_key(entry)] = _action(desired, entry, _held(entry, decision, hold.get(entry.address), gate))
+        actions[_key(entry)] = _action(desired, entry, _held(entry, decision, hold.get(at), gate))
     actions |= _silent_hosts(observed, actions, hold)
     _connect(context, observed, actions)
     return Plan(

@@ -1,24 +1,30 @@
 """Where a key or value stands in the text of a TOML file, by its path. Pure, and only built when asked.
 
-tomllib gives values without positions; here tree-sitter gives positions without values. The two agree on
+tomli gives values without positions; here tree-sitter gives positions without values. The two agree on
 what a path is: `("hosts", "gpu", "auth", "path")`, with numbers for entries of arrays.
 """
 
 from __future__ import annotations
 
-import tomllib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
+
+import tomli
 
 if TYPE_CHECKING:
     from tree_sitter import Node
 
 Path = tuple[str | int, ...]
+# A table of a resource as most people write it. In a file without strings over several lines it is always a header.
+_HEADER = re.compile(r"^[ \t]*\[([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\][ \t]*(?:#.*)?\r?$", re.MULTILINE)
+_LIST_HEADER = re.compile(r"""^[ \t]*\[\[[ \t]*["']?([A-Za-z0-9_-]+)""", re.MULTILINE)
 _MAX_DEPTH = 64  # deeper than any key of ours; bounds the recursion into nested arrays
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Span:
     """A stretch of a file: lines and columns from 1 in characters; the end column is the one after the last."""
 
@@ -28,7 +34,7 @@ class Span:
     end_column: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Entry:
     key: Node
     value: Node
@@ -36,7 +42,43 @@ class _Entry:
 
 
 class Positions:
-    """An index over one file: built from its headers at once, and from a table's keys when one is asked for."""
+    """Where things are in one file. What is asked for most, a plain header, is found without a parser."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def find(self, path: Path, part: Literal["key", "value"] = "value") -> Span | None:
+        """The place of `path`, or of the nearest table around it; None in a file that holds nothing of it."""
+        if part == "key" and len(path) == 2 and (span := self._headers.get(path)):
+            return span
+        return self._index.find(path, part)
+
+    def repeated_at(self, line: int) -> tuple[Span, Span] | None:
+        """The first and second declaration of the key or table that is declared again on `line`."""
+        return self._index.repeated_at(line)
+
+    @cached_property
+    def _index(self) -> Index:
+        return Index(self._text)
+
+    @cached_property
+    def _headers(self) -> dict[Path, Span]:
+        if '"""' in self._text or "'''" in self._text:
+            return {}
+        found: dict[Path, Span] = {}
+        lists = set(_LIST_HEADER.findall(self._text))  # below them a header means the last entry's table
+        line, before = 1, 0
+        for header in _HEADER.finditer(self._text):
+            line += self._text.count("\n", before, header.start())
+            before = header.start()
+            column, end = header.start(1) - before + 1, header.end(2) - before + 1
+            if header[1] not in lists:
+                found[header.groups()] = Span(line, column, line, end)
+        return found
+
+
+class Index:
+    """All of one file: built from its headers at once, and from a table's keys when one is asked for."""
 
     def __init__(self, text: str) -> None:
         from tree_sitter import Language, Parser  # slow to load, and needed for positions only
@@ -150,6 +192,6 @@ def key_parts(key: Node) -> Iterator[str]:
 
 def _unquote(text: str) -> str:
     try:
-        return next(iter(tomllib.loads(f"{text} = 0")))
-    except (tomllib.TOMLDecodeError, StopIteration):
+        return next(iter(tomli.loads(f"{text} = 0")))
+    except (tomli.TOMLDecodeError, StopIteration):
         return text

@@ -16,7 +16,7 @@ VERSION = 1
 _CONVERSATION = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.-]*")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Record:
     """What the program last did to a session. The host carries it; there is no other state.
 

@@ -12,7 +12,7 @@ from reconciler.core.plan import Action, Plan
 Status = Literal["done", "failed", "skipped", "unknown"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """How one action ended. `unknown`: it was cut off, and only the next look can tell."""
 
@@ -26,7 +26,7 @@ class Outcome:
     remedy: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Event:
     """Something that people may want to see while it happens. `type` is a word of the JSON lines of `apply`."""
 
@@ -38,7 +38,7 @@ class Event:
     remedy: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Report:
     """The outcomes of all effective actions of a plan."""
 

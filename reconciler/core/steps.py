@@ -11,7 +11,7 @@ from reconciler.core.record import Record
 from reconciler.core.spec import Ready, Stop, Until
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class LaunchStep:
     """Start the agent's process. `environment` holds references such as `${env:KEY}`, resolved only at the launch.
 
@@ -36,7 +36,7 @@ class LaunchStep:
     snapshot: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ReadyStep:
     """Wait until the launched session is ready, learn its conversation id, and check that it is the one resumed.
 
@@ -54,7 +54,7 @@ class ReadyStep:
     at_least: int = 0  # bytes that the conversation has to have again
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class IdleStep:
     """Wait until a session is not observed to be busy or waiting, as `stop` says, before it is stopped."""
 
@@ -64,7 +64,7 @@ class IdleStep:
     stop: Stop
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class StopStep:
     """End the agent's process cleanly; then write the record."""
 
@@ -77,7 +77,7 @@ class StopStep:
     record: Record
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class SendStep:
     """Paste one message into a session that is idle, within `timeout` seconds."""
 
@@ -92,7 +92,7 @@ class SendStep:
     before: str | None = None  # the digest of the prompt that was handed over last; another one makes this stale
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RecordStep:
     """Write the record of a session that goes on as it is; before it the text of a file in its directory."""
 
@@ -103,7 +103,7 @@ class RecordStep:
     file: tuple[str, str] = ("", "")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PullStep:
     """Copy the conversation into the archive (from-remote). A failure matters only where it is `required`."""
 
@@ -113,7 +113,7 @@ class PullStep:
     required: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ForgetStep:
     """Let go of a session that goes on."""
 
@@ -123,7 +123,7 @@ class ForgetStep:
     expect: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RenameStep:
     """Give a session that goes on another name; `record` bears the new one."""
 
@@ -137,7 +137,7 @@ class RenameStep:
 Step = LaunchStep | ReadyStep | IdleStep | StopStep | PullStep | SendStep | RecordStep | ForgetStep | RenameStep
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Need:
     """Another session that has to be `until` before the action begins, for at most `timeout` seconds."""
 

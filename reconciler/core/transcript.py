@@ -15,7 +15,7 @@ FILES_LIMIT = 2000  # files of one conversation; more is not a conversation
 NAME_LIMIT = 400  # characters of an archived name
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ArchivedFile:
     """One file in the archive: its name there, bytes, SHA-256 (hex), and what the host's copy was at the last sync."""
 
@@ -27,7 +27,7 @@ class ArchivedFile:
     host_mtime: float = -1.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Archived:
     """What the archive holds of one session's conversation. `host` is where it was last copied from."""
 
@@ -45,7 +45,7 @@ class Archived:
         return not any(file.size for file in self.files.values())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class HostFile:
     """One file of a conversation on a host. `digests` maps a length to the SHA-256 of that many first bytes."""
 
@@ -110,7 +110,7 @@ def overall(relations: Iterable[Relation]) -> Relation:
     return found.pop() if found else "equal"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Followed:
     """What was known of a session's conversation when it was last copied: bytes on the host, and when (seconds)."""
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import gc
 import os
 import stat
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
+from reconciler import garbage
 from reconciler.core.collect import read
 from reconciler.core.diagnostics import Diagnostic, locate
 from reconciler.core.parse import build, invalid
@@ -18,6 +20,7 @@ from reconciler.errors import SpecError
 from reconciler.sources.ignore import compile_ignore
 
 MAX_BYTES = 64 * 1024 * 1024
+_SETTLED = 2.0  # seconds: longer than a tick of any file system's clock
 IGNORE_FILE = ".reconcilerignore"
 
 
@@ -30,26 +33,66 @@ def load(directory: str) -> Desired:
     return load_counted(directory)[0]
 
 
-def load_counted(directory: str, *, within: str | None = None) -> tuple[Desired, int]:
+@dataclass(frozen=True)
+class _Last:
+    """All that went into what was read last, and what came of it."""
+
+    root: str
+    texts: Mapping[str, str]
+    attachments: Mapping[tuple[str, str], str | Exception]
+    desired: Desired
+
+
+@dataclass
+class Known:
+    """What was read of a directory before: of files that did not change, neither bytes nor documents are read again."""
+
+    files: dict[str, tuple[tuple[int, ...], str]] = field(default_factory=dict)  # by path: the file's state, its text
+    documents: dict[str, tuple[str, dict[str, Any]]] = field(default_factory=dict)
+    last: _Last | None = None
+
+    def text(self, path: str) -> str:
+        """As `read_text`. A file that was changed a moment ago could change again within the same tick: read again."""
+        status = os.stat(path)
+        state = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        if path in self.files and self.files[path][0] == state:
+            return self.files[path][1]
+        text = read_text(path)
+        if abs(time.time() - max(status.st_mtime, status.st_ctime)) > _SETTLED:
+            self.files[path] = state, text
+        return text
+
+
+def load_counted(directory: str, *, within: str | None = None, known: Known | None = None) -> tuple[Desired, int]:
     """What `load` gives, and how many spec files there are.
 
     `within`: a checked-out tree around the directory. Prompt files must not leave it then, and files are named in
-    diagnostics as in that tree.
+    diagnostics as in that tree. `known`: what the last time left there, for the next.
     """
+    known = known or Known()
     shown = _shown_below(within) if within is not None else str
     paths = {shown(path): path for path in spec_files(directory)}
     texts: dict[str, str] = {}
     failed: list[Diagnostic] = []
     for file, path in paths.items():
         try:
-            texts[file] = read_text(path)
+            texts[file] = known.text(path)
         except (OSError, UnicodeDecodeError) as error:
             failed.append(unreadable(file, error))
     root = os.path.join(shown(os.path.normpath(directory)), "").removeprefix("./")
-    with _no_garbage_collection():
-        raw = read(texts, root, tuple(failed))
+    with garbage.held_off():
+        known.files = {path: known.files[path] for path in paths.values() if path in known.files}
+        last = known.last
+        if last is not None and not failed and (last.root, last.texts) == (root, texts):
+            again = {key: _read_attachment(paths[key[0]], key[1], within) for key in last.attachments}
+            if again == last.attachments:
+                return last.desired, len(texts)
+        raw = read(texts, root, tuple(failed), known.documents)
+        known.documents = {file: (texts[file], document) for file, document in raw.documents.items()}
         attachments = {key: _read_attachment(paths[key[0]], key[1], within) for key in set(raw.prompt_files())}
-        return build(raw, attachments), len(texts)
+        desired = build(raw, attachments)
+    known.last = _Last(root, texts, attachments, desired)
+    return desired, len(texts)
 
 
 def _shown_below(tree: str) -> Callable[[str], str]:
@@ -175,15 +218,3 @@ def _no_directory(directory: str, exists: bool) -> SpecError:
     error = SpecError(summary, (Diagnostic("error", summary, remedy, file=directory, code="no-directory"),))
     error.remedy = remedy
     return error
-
-
-@contextlib.contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """Thousands of small objects that all stay: looking for garbage among them doubles the time."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()

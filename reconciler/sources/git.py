@@ -21,7 +21,7 @@ from reconciler.sources import Revision
 from reconciler.sources._git import Git
 from reconciler.sources._mirror import FETCHED, FULL, Mirror
 from reconciler.sources._signatures import Signatures, Tip
-from reconciler.sources.directory import load_counted
+from reconciler.sources.directory import Known, load_counted
 
 _BRANCH, _TAG = "refs/heads/", "refs/tags/"
 _DEFAULT_PATH = "specs"
@@ -64,6 +64,7 @@ class GitSource:
         )
         self._poked = asyncio.Event()
         self._held: frozenset[str] = frozenset()
+        self._known = Known()
 
     async def read(self) -> Revision:
         """Ask the remote, fetch what is new, verify it, and read it. Raises SpecError or SourceError."""
@@ -185,7 +186,7 @@ class GitSource:
         tree = await self._mirror.tree(tip.commit, tip.witness)
         await self._mirror.clear(self._held | {tip.commit})
         folder = await asyncio.to_thread(self._folder, tree, id)
-        desired, files = await asyncio.to_thread(load_counted, str(folder), within=str(tree))
+        desired, files = await asyncio.to_thread(load_counted, str(folder), within=str(tree), known=self._known)
         return Revision(id, tip.commit, dataclasses.replace(desired, revision=id), files)
 
     def _folder(self, tree: Path, id: str) -> Path:

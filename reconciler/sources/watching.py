@@ -12,7 +12,7 @@ from watchfiles._rust_notify import RustNotify, WatchfilesRustInternalError
 
 from reconciler.errors import SourceError, SpecError
 from reconciler.sources import Revision
-from reconciler.sources.directory import load_counted
+from reconciler.sources.directory import Known, load_counted
 
 _QUIET_MS = 150  # so long nothing more may happen before a change counts as finished
 _BURST_MS = 1500  # but no longer than this
@@ -54,6 +54,7 @@ class DirectorySource:
         self._watch: asyncio.Task[None] | None = None
         self._armed = asyncio.Event()
         self._last = ""
+        self._known = Known()
 
     async def read(self) -> Revision:
         """The specs as they are. What is new is read again until two reads agree, so that no half-written file counts.
@@ -80,7 +81,7 @@ class DirectorySource:
 
     def _load(self) -> Revision | SpecError:
         try:
-            desired, files = load_counted(self._directory)
+            desired, files = load_counted(self._directory, known=self._known)
         except SpecError as error:
             return error
         return Revision(desired.revision, "", desired, files)

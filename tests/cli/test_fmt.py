@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import tomli
 import typer
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -217,7 +218,7 @@ def test_formatting_loses_nothing_and_doing_it_twice_changes_nothing(text: str) 
     try:
         before = tomllib.loads(text, parse_float=str)
     except tomllib.TOMLDecodeError:
-        with pytest.raises(tomllib.TOMLDecodeError):
+        with pytest.raises(tomli.TOMLDecodeError):
             format_text(text)
         return
     formatted = format_text(text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
 import tomllib
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from reconciler.core.diagnostics import Diagnostic, escape, excerpt, locate, render, render_all, suggest
 from reconciler.core.parse import parse
-from reconciler.core.positions import Path, Positions, Span
+from reconciler.core.positions import Index, Path, Positions, Span
 from reconciler.errors import SpecError
 
 FLEET = """\
@@ -262,6 +263,15 @@ class TestPositions:
                 assert span is not None
                 written = POSITIONS.split("\n")[span.line - 1][span.column - 1 : span.end_column - 1]
                 assert tomllib.loads(f"x = {written}")["x"] == value
+
+    def test_a_header_that_is_found_without_a_parser_is_where_the_parser_finds_it(self) -> None:
+        texts = [FLEET, POSITIONS, "", "  [a.b] # c\r\n[a.b.c]\r\nx = 1\n", "['a'.b]\n[a.c]\n[ a . d ]\n"]
+        texts += [f"{text}\n[hosts.deep.er]\n[hosts.deep]\n" for text in (FLEET, POSITIONS)]
+        texts += ["[a]\nb.c = 1\na = '''\n[a.b]\n'''\n", "[hosts.\u00e9]\n[hosts.x]#[hosts.y]\nz = '[hosts.z]'\n"]
+        for text in texts:
+            index, words = Index(text), sorted(set(re.findall(r"[\w-]+", text)))
+            for path in itertools.product(words, words):
+                assert Positions(text).find(path, "key") == index.find(path, "key")
 
 
 mutations = st.lists(

@@ -10,7 +10,7 @@ import pytest
 
 from reconciler.core.decision import Decision
 from reconciler.core.diff import fingerprint
-from reconciler.core.launching import checks_for, workdir_of
+from reconciler.core.launching import checks_of, workdir_of
 from reconciler.core.observed import Facts, HostSeen, SessionSeen
 from reconciler.core.plan import Action
 from reconciler.core.printed import plan_json, render
@@ -464,7 +464,7 @@ class TestPathMap:
         desired = specs(f"[hosts.gpu]\npath_map = {table}\n[sessions.api]\nhost = 'gpu'\nagent = 'claude-code'\n"
                         f"workdir = '{workdir}'\n")  # fmt: skip
         assert workdir_of(desired, desired.sessions["api"]) == found
-        assert ("directory", found) in checks_for(desired, agents_of(desired), "gpu")
+        assert ("directory", found) in checks_of(desired, agents_of(desired))["gpu"]
 
     def test_a_move_resumes_in_the_directory_of_the_target(self) -> None:
         text = AGENT + "workdir = '/Users/me/code'\n"

@@ -21,7 +21,7 @@ from tests.e2e.real_chats import BAD_KEY, MEMBERS, OPEN, Stage, said_to
 from tests.support import agents as support
 from tests.support.stub_llm import Server, delegation
 
-pytestmark = [pytest.mark.e2e, pytest.mark.agents, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.agents, pytest.mark.timeout(900)]
 # Who leads: an agent of the chat's own, here or on a host, or a session. Who takes part: in the first one of each kind.
 CHATS = {
     "claude-code": ('{ agent = "claude-code", workdir = "~/work/project" }', ("clio", "cody", "opal", "gems", "home")),

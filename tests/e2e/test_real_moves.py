@@ -18,7 +18,7 @@ from tests.e2e.program import PATIENCE, Program, Site, fleet_of, until
 from tests.support import agents as support
 from tests.support.stub_llm import Record, Server
 
-pytestmark = [pytest.mark.e2e, pytest.mark.agents, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.agents, pytest.mark.timeout(900)]
 LONG = 60.0  # seconds; programs of 200 MB on a small machine
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from reconciler.core.diagnostics import Diagnostic, render_all
 from reconciler.core.spec import Desired
 from reconciler.errors import SpecError
 from reconciler.sources import directory as source
-from reconciler.sources.directory import load, spec_files
+from reconciler.sources.directory import Known, load, load_counted, spec_files
 from reconciler.sources.ignore import compile_ignore
 
 
@@ -214,3 +216,62 @@ def test_a_directory_means_the_same_however_it_is_split(
         files[path] = str(files.get(path, "")) + session(name)
     found: Desired = load(str(write(root, files)))
     assert set(found.sessions) == set(split)
+
+
+class TestWhatWasReadBefore:
+    def test_only_files_that_changed_are_read_and_parsed_again(self, tmp_path: Path) -> None:
+        write(tmp_path, {"a.toml": session("a"), "b.toml": session("b"), "c.toml": session("c")})
+        for name in "abc":
+            os.utime(tmp_path / f"{name}.toml", (1, 1))
+        known, (a, b, c) = Known(), (str(tmp_path / f"{name}.toml") for name in "abc")
+        first, _ = load_counted(str(tmp_path), known=known)
+        before = dict(known.documents)
+        write(tmp_path, {"b.toml": session("b2")})
+        (tmp_path / "c.toml").unlink()
+        second, files = load_counted(str(tmp_path), known=known)
+        assert (set(second.sessions), files) == ({"a", "b2"}, 2)
+        assert known.documents[a][1] is before[a][1]
+        assert known.documents[b][1] is not before[b][1]
+        assert c not in known.documents
+        assert second.sessions == load(str(tmp_path)).sessions
+        assert first.revision != second.revision == load(str(tmp_path)).revision
+
+    def test_an_edit_within_the_same_tick_and_of_the_same_size_is_seen(self, tmp_path: Path) -> None:
+        known = Known()
+        for name in ("aa", "bb", "cc") * 20:
+            write(tmp_path, {"x.toml": session(name)})
+            assert set(load_counted(str(tmp_path), known=known)[0].sessions) == {name}
+
+    def test_a_file_that_did_not_change_is_not_opened_again(self, tmp_path: Path) -> None:
+        write(tmp_path, {"a.toml": session("a")})
+        known, long_ago = Known(), time.time() - 100
+        known.text(path := str(tmp_path / "a.toml"))
+        assert known.files == {}, "it was written a moment ago, and may be written again"
+        state = os.stat(path)
+        known.files[path] = (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns), "kept"
+        assert known.text(path) == "kept"
+        os.utime(path, (long_ago, long_ago))
+        assert known.text(path) == session("a")
+
+    def test_what_is_known_of_a_file_is_never_changed_by_planning(self, tmp_path: Path) -> None:
+        defaults = '[defaults.session]\nagent = "codex"\nlabels = { team = "x" }\n'
+        write(tmp_path, {"d.toml": defaults, "a.toml": '[sessions.a]\nlabels = { own = "y" }\n[sessions.b]\n'})
+        known = Known()
+        first, _ = load_counted(str(tmp_path), known=known)
+        kept = copy.deepcopy(known.documents)
+        write(tmp_path, {"e.toml": session("e")})
+        second, _ = load_counted(str(tmp_path), known=known)
+        assert {file: known.documents[file] for file in kept} == kept
+        assert first.sessions.items() <= second.sessions.items()
+
+    def test_nothing_new_gives_the_very_same_and_a_changed_prompt_file_is_new(self, tmp_path: Path) -> None:
+        write(tmp_path, {"a.toml": session("a", 'prompt_file = "p.md"\n'), "p.md": "one"})
+        known = Known()
+        first, _ = load_counted(str(tmp_path), known=known)
+        assert load_counted(str(tmp_path), known=known)[0] is first
+        write(tmp_path, {"p.md": "two"})
+        second, _ = load_counted(str(tmp_path), known=known)
+        assert second.prompts == {"a": "two"}
+        (tmp_path / "p.md").unlink()
+        with pytest.raises(SpecError):
+            load_counted(str(tmp_path), known=known)
