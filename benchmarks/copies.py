@@ -1,7 +1,7 @@
 """Give hosts 1 and on what the program has made on host 0: state files, and terminals in which the same runs.
 
-`python -m benchmarks.copies ROOT HOSTS SESSIONS`, beyond the line. Names change (s0-1 becomes s7-1), and so do pids. Of a
-terminal its options are copied too, in case the program keeps something there.
+`python -m benchmarks.copies ROOT HOSTS SESSIONS`, beyond the line. Names change (s0-1 becomes s7-1), and so do pids.
+Options of terminals are copied too, in case the program keeps something there.
 """
 
 from __future__ import annotations

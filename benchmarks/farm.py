@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -46,6 +47,8 @@ class Farm:
     """`with Farm(200) as farm:` so many hosts, h0 and on, known to whoever runs with `farm.env`."""
 
     def __init__(self, hosts: int) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            raise RuntimeError("hosts die with the thread that made them: make them in the main thread")
         self.root = Path(tempfile.mkdtemp(prefix="rcf-"))
         self.root.chmod(0o755)
         self.names = [f"h{number}" for number in range(hosts)]
@@ -202,6 +205,7 @@ class Farm:
 
 
 _shared: list[Farm] = []
+size = 1  # hosts that the benchmarks of this run want at the most
 
 
 def shared(hosts: int) -> Farm:
@@ -209,7 +213,7 @@ def shared(hosts: int) -> Farm:
     if _shared and len(_shared[0].names) < hosts:
         _shared.pop().close()
     if not _shared:
-        begun = time.perf_counter()
+        begun, hosts = time.perf_counter(), max(hosts, size)
         _shared.append(Farm(hosts))
         print(f"({hosts} hosts in {time.perf_counter() - begun:.0f} s)", file=sys.stderr)
     return _shared[0]
@@ -222,6 +226,20 @@ def end() -> None:
 
 
 atexit.register(end)
+
+
+def line_of_shared() -> str | None:
+    """How packets are delayed in this run; None where no hosts were needed."""
+    return _shared[0].line.name if _shared else None
+
+
+def measured_trip(wanted: float) -> float:
+    """Seconds of an exchange over the line where it is to take so long."""
+    line = _shared[0].line
+    line.delay(wanted)
+    found = line.trip()
+    line.delay(0)
+    return found
 
 
 def look_like_ours(state: str = STATE) -> str:

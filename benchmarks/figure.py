@@ -19,9 +19,9 @@ UNITS = {"s": 1.0, "ms": 1e3, "µs": 1e6, "kB": 1e-3, "MB": 1e-6, "": 1.0}
 class Figure:
     """One ratio: median of ours over median of the floor, with the gate it has to stay below.
 
-    `ours` and `floor` are seconds, bytes or plain numbers; `unit` is what they are printed in. `target` is the number of
-    the target that the gate comes from; without one it is a guess. `spread` is how far the ratios of single runs were
-    from that of the medians, as a part of it. `client` and `hosts` are the seconds of CPU of one run of ours.
+    `ours` and `floor` are seconds, bytes or plain numbers; `unit` is what they are printed in. `target` is what the
+    gate comes from; without one it is a guess. `spread` is how far the ratios of single runs were from that of the
+    medians, as a part of it. `client` and `hosts` are the seconds of CPU of one run of ours.
     """
 
     name: str

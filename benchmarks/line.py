@@ -23,6 +23,8 @@ from benchmarks.figure import python
 
 PORT, ECHO_PORT = 2222, 2223
 _QUEUE = 20_000  # packets: that of an interface by default is too short for the answers of hundreds of hosts at once
+_NAMESPACES = ("setpriv", "--pdeathsig", "KILL", "unshare", "--kill-child=KILL", "--fork", "--net", "--pid", "--mount",
+               "--propagation", "private")  # fmt: skip
 # PID 1 beyond the line: it reaps what daemonizes there.
 _INIT = "mount -t proc proc /proc && ip link set lo up && echo up && while :; do wait; sleep 0.5; done"
 
@@ -86,8 +88,7 @@ class PacketLine(Line):
 
     def __init__(self, addresses: int) -> None:
         self._init = subprocess.Popen(
-            ["setpriv", "--pdeathsig", "KILL", "unshare", "--kill-child=KILL", "--fork", "--net", "--pid", "--mount"]
-            + ["--propagation", "private", "sh", "-c", _INIT],
+            [*_NAMESPACES, "sh", "-c", _INIT],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         assert self._init.stdout is not None

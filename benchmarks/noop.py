@@ -39,6 +39,11 @@ def cycles(hosts: int) -> tuple[list[Sample], list[Sample], float]:
     return _kept[hosts]
 
 
+def forget() -> None:
+    """The next who asks gets new ones."""
+    _kept.clear()
+
+
 async def _cycles(hosts: int) -> tuple[list[Sample], list[Sample], float]:
     place = farm.shared(hosts)
     with delayed(place.line, TRIP):

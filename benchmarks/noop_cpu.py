@@ -5,6 +5,8 @@ from __future__ import annotations
 from benchmarks import noop
 from benchmarks.figure import Figure, against
 
+HOSTS = noop.HOSTS
+
 
 def measure(full: bool = False) -> list[Figure]:
     """One figure, of the very runs of G1."""

@@ -19,6 +19,8 @@ from benchmarks.figure import Figure, Sample, against, alternately
 from benchmarks.peers import program
 from benchmarks.warm import Warm
 
+HOSTS = noop.HOSTS
+
 
 class Masters:
     """`with Masters(farm, 200) as masters: masters.cycle()`."""
@@ -74,7 +76,7 @@ def measure(full: bool = False) -> list[Figure]:
 
 
 async def _measure(hosts: int, runs: int) -> list[Figure]:
-    place = await asyncio.to_thread(farm.shared, hosts)
+    place = farm.shared(hosts)
     found = []
     with Masters(place, hosts) as masters:
         async with Warm(place, hosts) as warm:

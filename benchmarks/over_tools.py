@@ -73,7 +73,7 @@ def measure(full: bool = False) -> list[Figure]:
 
 
 async def _measure(hosts: int) -> list[Figure]:
-    place = await asyncio.to_thread(farm.shared, hosts)
+    place = farm.shared(hosts)
     tools = (("pyinfra", pyinfra(place, hosts), 20, 40), ("ansible shell, warm", ansible(place, hosts), 100, 250))
     found = []
     async with Warm(place, hosts) as warm:

@@ -64,7 +64,10 @@ def main(near: str, far: str) -> None:
         readable, _, _ = select.select([*files, 0], [], [], min(pauses) if pauses else None)
         for way in ways:
             if way.source in readable:
-                way.take(delay)
+                try:
+                    way.take(delay)
+                except OSError:  # the interface is gone: its namespace ended
+                    return
         if 0 in readable:
             words += os.read(0, 4096)
             if not words:

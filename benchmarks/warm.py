@@ -1,4 +1,4 @@
-"""A client that keeps connections, as the program does: a cycle is one look at every host. And its floor, a TCP echo."""
+"""A client that keeps connections, as the program does: a cycle looks at every host once. And its floor, TCP echoes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from benchmarks.farm import SESSIONS, STATE, Farm
 from benchmarks.figure import Sample
 from benchmarks.line import ECHO_PORT
 from reconciler import drivers
-from reconciler.core.launching import checks_for
+from reconciler.core.launching import checks_of
 from reconciler.core.observed import Reached
 from reconciler.hosts import Hosts
 from reconciler.observe import CONNECTS_AT_ONCE, look
@@ -24,7 +24,7 @@ class Warm:
         self.desired = farm.desired(hosts)
         self.agents = drivers.agents(self.desired)
         self.names = [name for name in self.desired.hosts if name != "local"]
-        self._checks = {name: checks_for(self.desired, self.agents, name) for name in self.names}
+        self._checks = checks_of(self.desired, self.agents)
         self.hosts = Hosts()
 
     async def _look(self, name: str) -> Reached:
