@@ -19,7 +19,7 @@ help:
 	@echo 'make test    all tests: unit, property, contract, end to end on real hosts, real agent CLIs'
 	@echo 'make check   ruff, mypy, import contracts, shellcheck'
 	@echo 'make fix     let ruff repair what it can'
-	@echo 'make bench   the figures of the performance table'
+	@echo 'make bench   what is measured against which target, and what got worse; a quarter of an hour, BENCH=G3 for one'
 
 # It makes its own .venv where needed, without the tools for development.
 demo:
@@ -46,8 +46,10 @@ fix: .venv/dev
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+# Peers from PyPI are installed into the user's cache when first compared with. More: BENCH='--full', BENCH='--help'.
+BENCH ?=
 bench: .venv/dev
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks $(BENCH)
 
 # The stamp says which pyproject.toml the environment was made for.
 .venv/dev: pyproject.toml

@@ -43,7 +43,7 @@ class Figure:
     @property
     def verdict(self) -> str:
         """Whether the gate holds; else by how much it is missed."""
-        return "ok" if self.ratio <= self.gate else f"MISSED by {self.ratio / self.gate:.2g}x"
+        return "ok" if self.ratio <= self.gate else f"MISSED by {self.ratio / self.gate:.3g}x"
 
     def __str__(self) -> str:
         return (

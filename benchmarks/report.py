@@ -81,12 +81,10 @@ def worse(figures: Sequence[Figure], before: Mapping[str, Mapping[str, float]]) 
     """A line for each that is more than a fifth above what was recorded, and more than it varied by then."""
     found = []
     for figure in figures:
-        if known := before.get(figure.name):
-            if figure.ratio > known["ratio"] * max(WORSE, 1 + known["spread"]):
-                times = figure.ratio / known["ratio"]
-                found.append(
-                    f"{figure.name}: {figure.ratio:.3g}, recorded {known['ratio']:.3g}: {times:.2f} times that"
-                )
+        known = before.get(figure.name)
+        if known is not None and figure.ratio > known["ratio"] * max(WORSE, 1 + known["spread"]):
+            times = figure.ratio / known["ratio"]
+            found.append(f"{figure.name}: {figure.ratio:.3g}, recorded {known['ratio']:.3g}: {times:.2f} times that")
     return found
 
 
@@ -158,12 +156,12 @@ def _versions() -> list[str]:
 
 _HEAD = """# Performance
 
-Made by `python -m benchmarks --markdown > docs/performance.md`; do not edit it by hand. Each figure is a ratio against a
-floor or a peer that was measured in turn with it, in the same run; medians. Gates with a number come from the targets
-of the design, the others are guesses. Less is better everywhere.
+Made by `python -m benchmarks --markdown > docs/performance.md`; do not edit it by hand. Each figure is a ratio
+against a floor or a peer that was measured in turn with it, in the same run; medians. Gates with a number come from the
+targets of the design, the others are guesses. Less is better everywhere.
 
 Hosts and client share the machine, so at 0 ms every wall contains the CPU of the hosts; it stands beside that of the
 client, for one run of ours. Hosts are real: an sshd, a tmux and ten sessions each. `make bench` compares with
-`benchmarks/recorded.json`: it names what got more than 20 % worse. How `run` reacts, and what it costs over hours, is in
-[figures-run.md](figures-run.md).
+`benchmarks/recorded.json` and names what got more than 20 % worse. How `run` reacts, and what it costs over hours, is
+in [figures-run.md](figures-run.md).
 """

@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmarks.figure import Figure, in_turn_with_spread, process, python
 from benchmarks.peers import tools
 
-FILES, RUNS = 10, 15
+FILES, RUNS = 10, 9
 
 
 def measure(full: bool = False) -> list[Figure]:
