@@ -69,7 +69,7 @@ def ansible(place: farm.Farm, hosts: int) -> Tool:
 def measure(full: bool = False) -> list[Figure]:
     """Two peers, same data and no-op."""
     peers.tools()
-    return asyncio.run(_measure(noop.HOSTS if full else HOSTS))
+    return asyncio.run(_measure(noop.LARGE if full else HOSTS))
 
 
 async def _measure(hosts: int) -> list[Figure]:

@@ -1,6 +1,7 @@
 """G11: parse, check, compare and plan 10,000 and 100,000 sessions, over what the parse of their TOML alone takes.
 
-No hosts are asked. What is read again without a change is a directory, as `run` has it.
+No hosts are asked, so that it is CPU time that counts: others may be at work on the machine. What is read again without
+a change is a directory, as `run` has it.
 """
 
 from __future__ import annotations
@@ -69,10 +70,10 @@ def _host(name: str, sessions: dict[str, SessionSeen]) -> Reached:
 
 def _timed(work: Callable[[], object]) -> float:
     gc.collect()
-    begun = time.perf_counter()
+    begun = time.process_time()
     with garbage.held_off():  # as the program has it
         work()
-    return time.perf_counter() - begun
+    return time.process_time() - begun
 
 
 class Fleet:
@@ -108,14 +109,18 @@ def measure(full: bool = False) -> list[Figure]:
         )
     found += _unchanged(fleet, floor)
     many = Fleet(MANY, same_fleet)
-    runs = [many.whole() for _ in range(5 if full else 1)]
+    runs, fewer = [], []
+    for _ in range(5 if full else 1):
+        fewer.append(fleet.whole())
+        runs.append(many.whole())
+        fewer.append(fleet.whole())
     toml = many.toml()
     least, apart = min(runs), max(0.1, (max(runs) - min(runs)) / 2 / min(runs))
     note = f"{MANY} sessions, nothing to do."
     return [
         *found,
         Figure("the same of 100,000 sessions over tomllib", least, toml, 3.0, note, "s", "G11", apart),
-        Figure("the same of 100,000 sessions over ten thousand", least, ours, 11.0, note, "s", "G11", apart),
+        Figure("the same of 100,000 sessions over ten thousand", least, min(fewer), 11.0, note, "s", "G11", apart),
     ]
 
 

@@ -56,7 +56,7 @@ def until(told: Path, enough: int, seconds: float, **wanted: str) -> list[dict[s
 
 def measure(full: bool = False) -> list[Figure]:
     """Two figures."""
-    hosts = noop.HOSTS if full else HOSTS
+    hosts = noop.LARGE if full else HOSTS
     place = farm.shared(hosts)
     with noop.delayed(place.line, TRIP), running(place, hosts) as (pid, told):
         until(told, hosts * farm.SESSIONS, 120, after="running")
