@@ -28,6 +28,7 @@ from tests.e2e._plain_host import kill_those_of
 SESSIONS = 10
 STATE = ".local/state/reconciler/bench"
 _LISTENERS = 16  # addresses that one sshd listens to: it takes no more
+_PREFIX = "rcf-"
 _SSHD = """
 Port {port}
 HostKey {root}/host_key
@@ -49,7 +50,8 @@ class Farm:
     def __init__(self, hosts: int) -> None:
         if threading.current_thread() is not threading.main_thread():
             raise RuntimeError("hosts die with the thread that made them: make them in the main thread")
-        self.root = Path(tempfile.mkdtemp(prefix="rcf-"))
+        sweep()
+        self.root = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
         self.root.chmod(0o755)
         self.names = [f"h{number}" for number in range(hosts)]
         self.line: Line = line(hosts)
@@ -202,6 +204,15 @@ class Farm:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def sweep() -> None:
+    """Directories of runs that were killed: their processes and interfaces went with them."""
+    for left in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        pid = left.name.removeprefix(_PREFIX).partition("-")[0]
+        if pid.isdigit() and not Path(f"/proc/{pid}").exists() and left.stat().st_uid == os.getuid():
+            kill_those_of(left)
+            shutil.rmtree(left, ignore_errors=True)
 
 
 _shared: list[Farm] = []

@@ -103,6 +103,7 @@ async def looked(connection: Connection) -> None:
     assert isinstance(await look(connection, "cost"), Reached)
 
 
+@pytest.mark.e2e
 async def test_a_look_on_a_warm_connection_takes_one_round_trip(fleet: Fleet) -> None:
     found = []
     async with counted(fleet) as (turns, connection):
@@ -114,6 +115,7 @@ async def test_a_look_on_a_warm_connection_takes_one_round_trip(fleet: Fleet) ->
     assert min(found) == 1
 
 
+@pytest.mark.e2e
 async def test_the_first_look_at_a_host_takes_no_more_round_trips_than_it_did(fleet: Fleet) -> None:
     found = []
     for _ in range(3):
