@@ -91,6 +91,11 @@ def median(samples: Sequence[Sample], what: Callable[[Sample], float] = lambda s
     return statistics.median(map(what, samples))
 
 
+def least(samples: Sequence[Sample]) -> float:
+    """Of the wall: for slopes, where what is over it is the machine's."""
+    return min(sample.wall for sample in samples)
+
+
 def spread(ours: Sequence[float], floor: Sequence[float]) -> float:
     """Half the range of the ratios of pairs, over that of the medians."""
     ratios = [a / b for a, b in zip(ours, floor, strict=True)]

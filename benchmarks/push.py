@@ -81,10 +81,8 @@ def kill(place: farm.Farm, told: Path) -> list[float]:
     """Seconds from the end of a process until it was seen, of as many hosts."""
     at: dict[str, float] = {}
     for number in range(KILLED):
-        name = f"s{number}-{SESSION}"
-        note = next((place.home(number) / farm.STATE / "sessions" / name).glob("process.*"))
-        place.inside(f"kill -9 {note.read_text('ascii').split()[0]}")
-        at[f"session.{name}"] = time.time()
+        place.kill(number, SESSION)
+        at[f"session.s{number}-{SESSION}"] = time.time()
     until(told, KILLED, 4 * INTERVAL, type="condition", before="running")
     found: dict[str, float] = {}
     for event in until(told, KILLED, 60, type="condition", before="running"):
