@@ -95,9 +95,10 @@ def main(arguments: list[str]) -> int:
     elif given.markdown:
         command = " ".join(["python -m benchmarks", *arguments])
         print(report.markdown(run.figures, run.missing, report.facts(command, run.seconds, loads)), end="")
+    delay = report.delayed_by()
     farm.end()
     out = sys.stderr if given.json or given.markdown else sys.stdout
-    print(f"\n{report.table(run.figures)}\n", file=out)
+    print(f"\n{report.table(run.figures)}\n{f'Delay: {delay}' if delay else ''}\n", file=out)
     print(*(f"not measured: {one.name}: {one.why}" for one in run.missing), sep="\n", file=out)
     if given.record:
         report.record(run.figures, given.full)

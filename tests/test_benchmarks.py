@@ -48,3 +48,8 @@ def test_the_document_has_a_row_and_a_note_for_each_figure() -> None:
     assert "| G3 | a thing |" in text
     assert "- **a thing**" in text
     assert "1 of 1 gates" in text
+
+
+def test_a_disturbed_record_does_not_excuse_whatever_comes_later() -> None:
+    before = {"a": {"ratio": 1.0, "spread": 9.0}}
+    assert len(worse([figure("a", 1.6)], before)) == 1
