@@ -35,6 +35,7 @@ class Run:
         self._begun = time.monotonic()
         self.found: dict[str, list[Figure]] = {}
         self.missing: list[Missing] = []
+        self.twice: list[str] = []
 
     @property
     def seconds(self) -> float:
@@ -72,6 +73,7 @@ class Run:
             if report.worse(figures, before) and (self._full or self.seconds < BOUND):
                 print(f"({name} looks worse than recorded: once more)", file=sys.stderr, flush=True)
                 noop.forget()
+                self.twice.append(name)
                 self.measure(name)
 
 
@@ -94,7 +96,7 @@ def main(arguments: list[str]) -> int:
         print(*map(report.as_json, run.figures), sep="\n")
     elif given.markdown:
         command = " ".join(["python -m benchmarks", *arguments])
-        print(report.markdown(run.figures, run.missing, report.facts(command, run.seconds, loads)), end="")
+        print(report.markdown(run.figures, run.missing, report.facts(command, run.seconds, loads, run.twice)), end="")
     delay = report.delayed_by()
     farm.end()
     out = sys.stderr if given.json or given.markdown else sys.stdout

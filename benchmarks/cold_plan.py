@@ -121,4 +121,4 @@ async def _trips(place: farm.Farm) -> Figure:
     near, far = (min(found) for found in walls.values())
     note = f"{server()}; slope from {near * 1000:.0f} ms at {NEAR * 1000:g} to {far * 1000:.0f} at {FAR * 1000:g} ms."
     name = "round trips from nothing to the end of the first look"
-    return Figure(name, (far - near) / (FAR - NEAR), 1.0, 11.0, note, "", "G7", 0.1)
+    return Figure(name, (far - near) / (FAR - NEAR), 1.0, 11.0, note, "", "G7")

@@ -21,7 +21,7 @@ class Figure:
 
     `ours` and `floor` are seconds, bytes or plain numbers; `unit` is what they are printed in. `target` is what the
     gate comes from; without one it is a guess. `spread` is how far the ratios of single runs were from that of the
-    medians, as a part of it. `client` and `hosts` are the seconds of CPU of one run of ours.
+    medians, as a part of it; 0 where there was one run. `client` and `hosts` are the seconds of CPU of one run of ours.
     """
 
     name: str

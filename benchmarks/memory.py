@@ -39,8 +39,8 @@ def measure(full: bool = False) -> list[Figure]:
     note = f"From {FEW} to {hosts} hosts x {farm.SESSIONS} sessions; {few / 1e6:.0f} and {many / 1e6:.0f} MB in all."
     beside = "memory for each warm host over an OpenSSH master"
     return [
-        Figure("memory for each warm host, over 100 kB", mine, GOAL, 1.0, note, "kB", "G10", 0.1),
-        Figure(beside, mine, theirs, 0.1, f"{masters} masters.", "kB", "G10", 0.1),
+        Figure("memory for each warm host, over 100 kB", mine, GOAL, 1.0, note, "kB", "G10"),
+        Figure(beside, mine, theirs, 0.1, f"{masters} masters.", "kB", "G10"),
     ]  # fmt: skip
 
 

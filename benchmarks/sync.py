@@ -135,7 +135,7 @@ async def _figures(ours: Ours, theirs: Store, place: farm.Farm, runs: int) -> li
         new, wire, again = await _bytes(ours, line)
         name = "sync: bytes on the wire over the new ones and one digest round"
         note = f"{new} bytes new; packets with their headers."
-        found.append(Figure(name, wire, new + again, 1.2, note, "kB", spread=0.1))
+        found.append(Figure(name, wire, new + again, 1.2, note, "kB"))
     master = (f"-o ControlPath={place.root}/cs", "-o ControlMaster=auto", "-o ControlPersist=60")
 
     async def ours_once() -> Sample:
