@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import time
 from importlib import import_module
@@ -80,6 +81,7 @@ class Run:
 def main(arguments: list[str]) -> int:
     """As the module says; the exit code."""
     given = _arguments(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what it started ends with it
     names = [TARGETS.get(name, name) for name in [*given.names, *given.only]]
     names = names or [*TARGETS.values(), *(OTHERS if given.full else ())]
     farm.size = (
