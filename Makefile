@@ -19,7 +19,7 @@ help:
 	@echo 'make test    all tests: unit, property, contract, end to end on real hosts, real agent CLIs'
 	@echo 'make check   ruff, mypy, import contracts, shellcheck'
 	@echo 'make fix     let ruff repair what it can'
-	@echo 'make bench   the figures of the performance table'
+	@echo 'make bench   what is measured against which target, and what got worse; a quarter of an hour, BENCH=G3 for one'
 	@echo 'make simulate  generated fleets, specs and faults on simulated machines, all cores: N=1000 SEED=n'
 	@echo 'make fuzz    hostile input for every parser, MINUTES=1 for each target'
 	@echo 'make chaos   random faults on real hosts, ten minutes at most: SEED=n repeats one, SCRIPTS=n, MINUTES=n'
@@ -49,8 +49,10 @@ fix: .venv/dev
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+# Peers from PyPI are installed into the user's cache when first compared with. More: BENCH='--full', BENCH='--help'.
+BENCH ?=
 bench: .venv/dev
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks $(BENCH)
 
 # Guided by coverage where atheris is installed. It is none of the tools for development: it has no wheels for macOS.
 fuzz: .venv/dev

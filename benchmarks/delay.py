@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 import threading
+from collections.abc import Sequence
 from types import TracebackType
 
 
@@ -59,3 +61,38 @@ class Relay:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class Many(Relay):
+    """A relay in front of each of many servers, in a process of its own: its CPU is nobody's figure."""
+
+    def __init__(self, targets: Sequence[str]) -> None:
+        super().__init__("", 0)
+        self._targets = [target.rpartition(":")[::2] for target in targets]
+        self.ports: list[int] = []
+
+    async def _serve(self) -> None:
+        for address, port in self._targets:
+
+            async def begin(
+                reader: asyncio.StreamReader, writer: asyncio.StreamWriter, address: str = address, port: str = port
+            ) -> None:
+                with contextlib.suppress(asyncio.CancelledError, OSError):
+                    there = await asyncio.open_connection(address, int(port))
+                    both = (self._pump(reader, there[1]), self._pump(there[0], writer))
+                    await asyncio.gather(*both, return_exceptions=True)
+
+            server = await asyncio.start_server(begin, "127.0.0.1", 0)
+            self.ports.append(server.sockets[0].getsockname()[1])
+
+
+def main(targets: Sequence[str]) -> None:
+    """Prints the ports; a line on standard input is the delay each way from then on."""
+    with Many(targets) as relay:
+        print(*relay.ports, flush=True)
+        for line in sys.stdin:
+            relay.delay = float(line)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

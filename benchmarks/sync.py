@@ -1,4 +1,4 @@
-"""200 transcripts of which 5 grew by 4 kB, over ssh at 50 ms: bytes, round trips and wall, over rsync in the same run.
+"""G8: 200 transcripts of which 5 grew by 4 kB, at 50 ms: bytes, round trips and wall, over rsync in the same run.
 
 Ours is a warm connection, as the program has it: one listing on a long-lived shell in place of the look, then one
 exec, then the archive on disk, synced. rsync lists by itself, and starts ssh anew, or over a ControlMaster.
@@ -11,14 +11,12 @@ import os
 import random
 import secrets
 import shutil
-import statistics
 import time
-from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any
 
-from benchmarks.delay import Relay
-from benchmarks.figure import Figure, process
+from benchmarks import farm, noop, peers
+from benchmarks.figure import Figure, Sample, against, alternately, least, process
+from benchmarks.line import PacketLine
 from reconciler import drivers
 from reconciler.core.observed import Facts, SessionSeen, StoreFile
 from reconciler.core.record import Record
@@ -26,23 +24,11 @@ from reconciler.core.spec import Host as HostSpec
 from reconciler.hosts import Connection
 from reconciler.transcripts.archive import Archive
 from reconciler.transcripts.sync import Item, pull_many
-from reconciler.transports import Channel, Transport, ssh
-from tests.e2e.fleet import Fleet
+from reconciler.transports import Channel
 
 FILES, GROWN, NEW, RUNS = 200, 5, 4096, 5
 ROUND_TRIP = 0.05
 _ID = "11111111-1111-4111-8111-{:012d}"
-
-
-class Amount(Figure):
-    """A figure in bytes."""
-
-    def __str__(self) -> str:
-        verdict = "ok" if self.ratio <= self.gate else "MISSED"
-        return (
-            f"{self.name}: {self.ratio:.2f}x (gate {self.gate:g}x, {verdict}); "
-            f"ours {self.ours:.0f} bytes, floor {self.floor:.0f} bytes. {self.note}"
-        )
 
 
 class Store:
@@ -104,6 +90,12 @@ class Ours:
         facts = Facts(store=(StoreFile(path, int(size), float(mtime)),))
         return Item(name, self._agent, SessionSeen(name, "running", record, 1, facts=facts))
 
+    async def close(self) -> None:
+        """Shell and connection."""
+        if self._shell is not None:
+            await self._shell.close()
+        await self.connection.close()
+
     async def pull(self, items: list[Item]) -> int:
         """The new bytes; any failure is one of the benchmark."""
         results = await pull_many(self.connection, items, self.archive)
@@ -116,74 +108,71 @@ class Ours:
 def rsync(store: Store, config: Path, to: Path, *options: str) -> float:
     """One `rsync -az` of the same files."""
     remote = f"ssh -F {config} {' '.join(options)}".strip()
-    return process(["rsync", "-az", "-e", remote, f"bench:{store.inner}/", f"{to}/"])
+    return process(["rsync", "-az", "-e", remote, f"h0:{store.inner}/", f"{to}/"])
 
 
-def measure() -> list[Figure]:
-    """Three figures, all over the same relay."""
-    if shutil.which("rsync") is None:
-        raise RuntimeError("rsync is missing: apt-get install rsync")
-    with Fleet(namespaces=False) as fleet:
-        host = fleet.host("far")
-        with Relay(host.address, host.port) as relay:
-            config = fleet.root / "relayed"
-            known = fleet.root / "relayed-hosts"
-            known.write_text(f"[127.0.0.1]:{relay.port} {host.public_host_key}\n", encoding="utf-8")
-            block = fleet.ssh_config.read_text(encoding="utf-8").replace(f"Host {host.name}", "Host bench")
-            block = block.replace(f"Port {host.port}", f"Port {relay.port}")
-            config.write_text(block.replace(str(fleet.known_hosts), str(known)), encoding="utf-8")
-
-            async def connect(name: str, _: HostSpec) -> Transport:
-                return await ssh.connect(name, ssh.SshOptions("bench", ssh_config=str(config)), env=fleet.env)
-
-            stores = [Store(host.home, host.inner_home, name) for name in ("ours", "theirs")]
-            ours = Ours(stores[0], Archive(fleet.root / "archive"), Connection("bench", HostSpec(), connect))
-            return asyncio.run(_figures(ours, stores[1], config, relay, fleet.root))
+def measure(full: bool = False) -> list[Figure]:
+    """Four figures over one line; three where its bytes cannot be counted."""
+    peers.program("rsync")
+    place = farm.shared(1)
+    home = place.home(0) / f"sync-{secrets.token_hex(4)}"
+    stores = [Store(home, str(home), name) for name in ("ours", "theirs")]
+    address, port = place.line.outer(0)
+    host = HostSpec(address=address, port=port)
+    try:
+        ours = Ours(stores[0], Archive(home / "archive"), Connection("h0", host))
+        return asyncio.run(_figures(ours, stores[1], place, 3 * RUNS if full else RUNS))
+    finally:
+        shutil.rmtree(home)
 
 
-async def _figures(ours: Ours, theirs: Store, config: Path, relay: Relay, root: Path) -> list[Figure]:
-    to = root / "copy"
+async def _figures(ours: Ours, theirs: Store, place: farm.Farm, runs: int) -> list[Figure]:
+    to, config, line = theirs.folder.parent / "copy", place.ssh_config, place.line
     await ours.sync()
     rsync(theirs, config, to)
-    new, wire, again = await _bytes(ours, relay)
-    near = await _median(ours.sync, ours.store.grow)
-    relay.delay = ROUND_TRIP / 2
-    master = (f"-o ControlPath={root}/cm", "-o ControlMaster=auto", "-o ControlPersist=60")
+    found: list[Figure] = []
+    if isinstance(line, PacketLine):
+        new, wire, again = await _bytes(ours, line)
+        name = "sync: bytes on the wire over the new ones and one digest round"
+        note = f"{new} bytes new; packets with their headers."
+        found.append(Figure(name, wire, new + again, 1.2, note, "kB"))
+    master = (f"-o ControlPath={place.root}/cs", "-o ControlMaster=auto", "-o ControlPersist=60")
 
-    async def cold() -> float:
-        return await asyncio.to_thread(rsync, theirs, config, to)
+    async def ours_once() -> Sample:
+        ours.store.grow()
+        cpu = time.process_time()
+        return Sample(await ours.sync(), time.process_time() - cpu)
 
-    async def warm() -> float:
-        return await asyncio.to_thread(rsync, theirs, config, to, *master)
+    async def rsync_once(*options: str) -> Sample:
+        theirs.grow()
+        return Sample(await asyncio.to_thread(rsync, theirs, config, to, *options))
 
-    await warm()
-    far = await _median(ours.sync, ours.store.grow)
-    peer, peer_warm = await _median(cold, theirs.grow), await _median(warm, theirs.grow)
-    await asyncio.to_thread(process, ["ssh", "-F", str(config), *master, "-O", "exit", "bench"])
-    await ours.connection.close()
-    trips = f"{FILES} files, {GROWN} grew; {(far - near) / ROUND_TRIP:.1f} round trips; 50 ms by a TCP relay."
+    (near,) = await alternately((ours_once,), runs)
+    with noop.delayed(line, ROUND_TRIP):
+        works = (ours_once, rsync_once, lambda: rsync_once(*master))
+        far, cold, warm = await alternately(works, runs)
+    await asyncio.to_thread(process, ["ssh", "-F", str(config), *master, "-O", "exit", "h0"])
+    await ours.close()
+    trips = (least(far) - least(near)) / ROUND_TRIP
+    note = f"{FILES} files, {GROWN} grew, {ROUND_TRIP * 1000:g} ms."
+    walls = [one.wall for one in far]
+    apart = (max(walls) - min(walls)) / 2 / ROUND_TRIP / trips
+    slope = f"{note} From {least(near) * 1000:.0f} ms without a delay to {least(far) * 1000:.0f}, at the least."
     return [
-        Amount("sync: bytes on the wire over the new ones and one digest round", wire, new + again, 1.2, f"{new} new."),
-        Figure("sync over rsync -az, ssh anew", far, peer, 0.5, trips),
-        Figure("sync over rsync -az on a ControlMaster", far, peer_warm, 0.8, trips),
+        *found,
+        Figure("sync: round trips", trips, 1.0, 2.0, slope, "", "G8", apart),
+        against("sync over rsync -az on a ControlMaster", far, warm, 0.2, note, target="G8"),
+        against("sync over rsync -az, ssh anew", far, cold, 0.5, note),
     ]
 
 
-async def _bytes(ours: Ours, relay: Relay) -> tuple[int, int, int]:
+async def _bytes(ours: Ours, line: PacketLine) -> tuple[int, int, int]:
     """New bytes, bytes on the wire for them, and those of asking for the same files when nothing is new."""
     ours.store.grow(young=True)
     items = await ours.listing()
-    before = relay.bytes
+    before = line.bytes()
     new = await ours.pull(items)
-    wire = relay.bytes - before
-    items, before = await ours.listing(), relay.bytes
+    wire = line.bytes() - before
+    items, before = await ours.listing(), line.bytes()
     await ours.pull(items)  # files of this very second are asked for once more
-    return new, wire, relay.bytes - before
-
-
-async def _median(work: Callable[[], Coroutine[Any, Any, float]], grow: Callable[[], None]) -> float:
-    found = []
-    for _ in range(RUNS):
-        grow()
-        found.append(await work())
-    return statistics.median(found)
+    return new, wire, line.bytes() - before
