@@ -15,6 +15,8 @@ from reconciler.core.observed import Reached
 from reconciler.hosts import Hosts
 from reconciler.observe import CONNECTS_AT_ONCE, look
 
+_LOOKS, _BETWEEN = 4, 2.5  # looks, seconds
+
 
 class Warm:
     """`async with Warm(farm, 200) as warm: await warm.cycle()`."""
@@ -26,6 +28,7 @@ class Warm:
         self.names = [name for name in self.desired.hosts if name != "local"]
         self._checks = checks_of(self.desired, self.agents)
         self.hosts = Hosts()
+        self.hosts.noticed = lambda name: None  # so that tmux is listened to, as `run` does
 
     async def _look(self, name: str) -> Reached:
         connection = self.hosts.connection(name, self.desired.hosts[name])
@@ -66,7 +69,9 @@ class Warm:
                 await self._look(name)
 
         await asyncio.gather(*map(one, self.names))
-        await self.cycle()
+        for _ in range(_LOOKS):  # until what a host was like is old enough for it to say that nothing has changed
+            await asyncio.sleep(_BETWEEN)
+            await self.cycle()
         return self
 
     async def __aexit__(

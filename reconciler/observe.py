@@ -42,7 +42,13 @@ async def observe(
         seen(found)
         return found
 
-    found = dict(zip(wanted, await asyncio.gather(*map(one, wanted)), strict=True))
+    looks = [asyncio.create_task(one(name)) for name in wanted]
+    try:
+        found = dict(zip(wanted, await asyncio.gather(*looks), strict=True))
+    finally:  # gather ends with the first that is cut off; the others still close what they opened
+        for task in looks:
+            task.cancel()
+        await asyncio.gather(*looks, return_exceptions=True)
     return Observed(own_local(found, this_machine()))
 
 

@@ -29,7 +29,6 @@ from tests.e2e.fleet import Fleet
 from tests.simulation.specs import FleetSpec, SessionSpec
 from tests.simulation.world import World, forget_pending, raise_now, secret_environment
 
-COLD = 6  # with the shortcuts: TCP, SSH and its login, the shell's channel, the look; docs/connecting.md
 LOOKS_UNTIL_READY = 4  # of an agent that takes as long as simulated ones do
 
 
@@ -113,16 +112,6 @@ async def test_a_look_on_a_warm_connection_takes_one_round_trip(fleet: Fleet) ->
             await looked(connection)
             found.append(turns.turns - before)
     assert min(found) == 1
-
-
-@pytest.mark.e2e
-async def test_the_first_look_at_a_host_takes_no_more_round_trips_than_it_did(fleet: Fleet) -> None:
-    found = []
-    for _ in range(3):
-        async with counted(fleet) as (turns, connection):
-            await looked(connection)
-            found.append(turns.turns)
-    assert min(found) <= COLD
 
 
 def sessions(*names: str) -> FleetSpec:

@@ -6,6 +6,8 @@
 # coarsest clock of a file system, and what changed shortly before is only looked at once more. Two marks take turns.
 # Names (what a pattern matches, which file is on the PATH, whether a process is there) are compared as text.
 # Without /proc there is no clock and no cheap proof that a process lives: each look is a full one then.
+# `-nt` is in POSIX since 2024, and was in all shells long before. One that lacks it fails, and looks at all.
+# shellcheck disable=SC3013
 
 SETTLED=3
 line_end='

@@ -50,8 +50,8 @@ tmux_room() {
   fi
   t_there=0
   if [ -S "$state/tmux" ]; then
-    t_there=$(tm list-sessions -F '#{session_name}' 2>/dev/null | grep -v -x -F -e "$NAME" -e _ctl | wc -l)
-    t_there=$((t_there))
+    t_there=$(tm list-sessions -F '#{session_name}' 2>/dev/null | grep -c -v -x -F -e "$NAME" -e _ctl)
+    number "$t_there" || t_there=0
   fi
   [ "$t_there" -lt "$t_most" ] || fail too-many-terminals "the tmux server of this fleet $t_why"
   if [ -r /proc/sys/kernel/pty/nr ]; then
