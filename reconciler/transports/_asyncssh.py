@@ -160,7 +160,8 @@ class _Opener:
                 retry=False,
             )
         try:
-            base = await resolve(options, self.home)
+            alike = shortcuts.renamed if "o" in self.shortcuts and shortcuts is not None else None
+            base = await resolve(options, self.home, alike)
         except (asyncssh.ConfigParseError, ValueError, OSError) as error:
             raise HostError(
                 f"{self.name}: the SSH config cannot be used: {failures.printable(saying(error, options))}",

@@ -3,7 +3,8 @@
 Each shortcut is a letter, and so is what it saves; docs/adr/0019 has the reasons and what may go wrong:
 
     q  acknowledge at once while we log in, so that a server that waits for that goes on (Linux; nothing private)
-    o  the options of a connection are made in place, not in a pool of threads
+    o  the options of a connection are made in place, not in a pool of threads; those of hosts of which the SSH config
+       says the same are copies of each other's
     n  the first key is offered without asking first which ways to log in there are ("none"): one round trip
     p  and signed at once, without asking first whether it would do: one
     s  and in the same flight as the request for the service that takes it: one
@@ -16,6 +17,7 @@ RECONCILER_SSH_SHORTCUTS=off switches all of them off; letters (`qo`) leave only
 from __future__ import annotations
 
 import asyncio
+import copy
 import functools
 import hashlib
 import logging
@@ -26,11 +28,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import asyncssh
-from asyncssh import auth, channel, connection, constants
+from asyncssh import SSHCertificate, SSHKey, auth, channel, config, connection, constants
 from asyncssh.packet import Boolean, String, UInt32
 from asyncssh.public_key import SSHLocalKeyPair
 
-__all__ = ["GuessedWrongError", "Login", "acknowledge", "allowed", "connect", "fresh", "start", "verified"]
+__all__ = ["GuessedWrongError", "Login", "acknowledge", "allowed", "connect", "fresh", "renamed", "start", "verified"]
 
 LOG = logging.getLogger(__name__)
 SWITCH = "RECONCILER_SSH_SHORTCUTS"
@@ -42,6 +44,7 @@ TESTED = {
         connection: "8fd28630b87c21d6c5cd678442a95cac4669bd4569388c5e123e61b3f7a7b005",
         auth: "4313e7ec3dd6389aadab83908bd46be5276d8defa9989fede1dbebde644eba00",
         channel: "d918ecd3d2b9eeeb4a4e921f36da2d1ad40b54a3e957f2809c29bdf5a8bb4f26",
+        config: "f51efb1d9efbd9ee0bb285eff39be316a3bd3827c2bf6115a3ccc4e01f84e29d",
     },
 }
 # What we call or replace: it has to come from those files, not from somebody who replaced it too.
@@ -55,6 +58,9 @@ _RELIED_UPON: tuple[Callable[..., Any], ...] = (
     connection.SSHConnection.send_service_request,
     connection.SSHClientConnection.public_key_auth_requested,
     connection.SSHClientConnection.try_next_auth,
+    connection.SSHClientConnectionOptions.prepare,
+    connection.SSHConnectionOptions.prepare,
+    config.SSHClientConfig.__init__,
     auth._ClientPublicKeyAuth._send_signed_request,
     auth.lookup_client_auth,
     channel.SSHChannel.process_open_confirmation,
@@ -64,6 +70,9 @@ _RELIED_UPON: tuple[Callable[..., Any], ...] = (
 _SERVERS = re.compile(r"SSH-2\.0-OpenSSH_(7\.[4-9]|8|9|10)\b")
 _MOST_KEYS = 3  # the last resort, "none", has to come before MaxAuthTries
 _READS = 64  # of a login; later on, acknowledgements wait for company again
+_MOST = 256  # kinds of connections whose options are kept to be copied
+_Options = asyncssh.SSHClientConnectionOptions
+_ALIKE = "reconciler_alike"  # the attribute by which options know whose copies they are
 
 
 class GuessedWrongError(asyncssh.ChannelOpenError):
@@ -119,11 +128,54 @@ def acknowledge(conn: asyncssh.SSHClientConnection) -> None:
     vars(conn)["data_received"] = hear
 
 
+def renamed(base: _Options, host: str) -> _Options:
+    """`o`: the options `base` for another host, of which the SSH config says the same, and which it does not rename."""
+    made = copy.copy(base)
+    _rename(made, host)
+    vars(base)[_ALIKE] = vars(made)[_ALIKE] = base
+    return made
+
+
+def _rename(made: _Options, host: str) -> None:
+    made.config = copy.copy(made.config)
+    vars(made.config)["_orig_host"] = made.host = made.orig_host = host
+    made.kwargs = made.kwargs | {"host": host}
+
+
+# With what their questions name by address, which must not go to something else.
+_templates: dict[tuple[object, ...], tuple[_Options, object, object]] = {}
+
+
+def _options(host: str, loop: asyncio.AbstractEventLoop, arguments: dict[str, Any]) -> _Options:
+    """The options of a connection. Where another one differs in nothing but its host, they are copies of its."""
+    keys = arguments["client_keys"] or []
+    parts = [part for key in keys for part in (key if isinstance(key, tuple) else (key,))]
+    original = vars(arguments["options"]).get(_ALIKE)
+    secret = arguments["password"] is not None or arguments["tunnel"] is not None
+    if original is None or secret or not all(isinstance(part, SSHKey | SSHCertificate) for part in parts):
+        return _Options(host=host, loop=loop, **arguments)
+    own = {name: arguments[name] for name in ("client_factory", "known_hosts")}
+    rest = {name: arguments[name] for name in arguments.keys() - own.keys() - {"options", "client_keys"}}
+    question = (
+        id(original), *map(id, parts), *((name, str(value)) for name, value in sorted(rest.items())),
+    )  # fmt: skip
+    if question not in _templates:
+        if len(_templates) >= _MOST:
+            _templates.clear()
+        _templates[question] = _Options(host=host, loop=loop, **arguments), original, parts
+    made = copy.copy(_templates[question][0])
+    _rename(made, host)
+    made.kwargs |= own | {"loop": loop}
+    made.protocol_factory, made.known_hosts = own["client_factory"], own["known_hosts"]
+    made.client_keys = made.client_keys and [copy.copy(pair) for pair in made.client_keys]  # each chooses a signature
+    return made
+
+
 async def connect(host: str, **arguments: Any) -> asyncssh.SSHClientConnection:
     """`o`: what asyncssh.connect does, without its pool of threads."""
     loop = asyncio.get_running_loop()
     sock = arguments.pop("sock", None)
-    made = asyncssh.SSHClientConnectionOptions(host=host, loop=loop, **arguments)
+    made = _options(host, loop, arguments)
     return await connection._connect(
         made, None, loop, 0, sock,
         lambda: asyncssh.SSHClientConnection(loop, made, wait="auth"), "Opening SSH connection to",
