@@ -142,8 +142,10 @@ def _considered(
 def execution(done: Pass, hosts: Hosts, journal: Journal, tell: Tell, options: Options | None = None) -> Execution:
     """Ready to carry out the plan of a pass. Raises GuardError where it would stop too much at once."""
     asked = (options or Options()).max_stop
-    where = " by --max-stop" if asked else limit_of(done.desired)
-    check_stops(done.plan, asked or done.desired.fleet.max_stop, where)
+    check_stops(
+        done.plan, asked or done.desired.fleet.max_stop,
+        lambda: " by --max-stop" if asked else limit_of(done.desired),
+    )  # fmt: skip
 
     async def afresh() -> Plan:
         return (await preview(done.desired, hosts, journal, options)).plan

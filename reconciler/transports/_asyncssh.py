@@ -15,7 +15,10 @@ from functools import lru_cache
 from types import ModuleType
 from typing import Any, TypeVar, cast
 
-import asyncssh
+from reconciler.transports._seeking import quickly
+
+with quickly():
+    import asyncssh
 
 from reconciler.errors import HostError
 from reconciler.transports import _failures as failures

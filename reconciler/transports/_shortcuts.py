@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import asyncssh
-from asyncssh import SSHCertificate, SSHKey, auth, channel, config, connection, constants
+from asyncssh import auth, channel, config, connection, constants
 from asyncssh.packet import Boolean, String, UInt32
 from asyncssh.public_key import SSHLocalKeyPair
 
@@ -152,7 +152,11 @@ def _options(host: str, loop: asyncio.AbstractEventLoop, arguments: dict[str, An
     parts = [part for key in keys for part in (key if isinstance(key, tuple) else (key,))]
     original = vars(arguments["options"]).get(_ALIKE)
     secret = arguments["password"] is not None or arguments["tunnel"] is not None
-    if original is None or secret or not all(isinstance(part, SSHKey | SSHCertificate) for part in parts):
+    if (
+        original is None
+        or secret
+        or not all(isinstance(part, asyncssh.SSHKey | asyncssh.SSHCertificate) for part in parts)
+    ):
         return _Options(host=host, loop=loop, **arguments)
     own = {name: arguments[name] for name in ("client_factory", "known_hosts")}
     rest = {name: arguments[name] for name in arguments.keys() - own.keys() - {"options", "client_keys"}}
