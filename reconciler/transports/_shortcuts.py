@@ -72,6 +72,7 @@ _MOST_KEYS = 3  # the last resort, "none", has to come before MaxAuthTries
 _READS = 64  # of a login; later on, acknowledgements wait for company again
 _MOST = 256  # kinds of connections whose options are kept to be copied
 _Options = asyncssh.SSHClientConnectionOptions
+_Part = asyncssh.SSHKey | asyncssh.SSHCertificate  # of a key file, unlike what an agent keeps to itself
 _ALIKE = "reconciler_alike"  # the attribute by which options know whose copies they are
 
 
@@ -151,12 +152,8 @@ def _options(host: str, loop: asyncio.AbstractEventLoop, arguments: dict[str, An
     keys = arguments["client_keys"] or []
     parts = [part for key in keys for part in (key if isinstance(key, tuple) else (key,))]
     original = vars(arguments["options"]).get(_ALIKE)
-    secret = arguments["password"] is not None or arguments["tunnel"] is not None
-    if (
-        original is None
-        or secret
-        or not all(isinstance(part, asyncssh.SSHKey | asyncssh.SSHCertificate) for part in parts)
-    ):
+    other = arguments["password"] is not None or arguments["tunnel"] is not None
+    if original is None or other or not all(isinstance(part, _Part) for part in parts):
         return _Options(host=host, loop=loop, **arguments)
     own = {name: arguments[name] for name in ("client_factory", "known_hosts")}
     rest = {name: arguments[name] for name in arguments.keys() - own.keys() - {"options", "client_keys"}}
