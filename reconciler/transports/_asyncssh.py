@@ -409,6 +409,7 @@ class _Client(asyncssh.SSHClient):
         self._trust = trust
         self._allowed = allowed
         self._login: Any = None
+        self._logged_in: Callable[[], None] = lambda: None
         self._connection: Connection | None = None
 
     def connection_made(self, conn: Connection) -> None:
@@ -416,6 +417,8 @@ class _Client(asyncssh.SSHClient):
         self._trust.at.connected = True
         if shortcuts is not None and "q" in self._allowed:
             shortcuts.acknowledge(conn)
+        if shortcuts is not None:
+            self._logged_in = shortcuts.terse(conn, self._allowed)
         if shortcuts is not None and "n" in self._allowed:
             self._login = shortcuts.Login(conn, self._allowed)
         _overhear(conn, self._trust.at)
@@ -433,6 +436,7 @@ class _Client(asyncssh.SSHClient):
 
     def auth_completed(self) -> None:
         self._trust.proven = True
+        self._logged_in()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._connection is not None and self._connection.get_extra_info("server_version"):

@@ -9,6 +9,8 @@ Each shortcut is a letter, and so is what it saves; docs/adr/0019 has the reason
     p  and signed at once, without asking first whether it would do: one
     s  and in the same flight as the request for the service that takes it: one
     e  the first program is asked for in the same flight as its channel: one
+    c  what is said at once while we log in is written at once
+    i  no packet is preceded by an empty one; that protects ciphers in CBC mode, and is done for those
 
 What the library was tested with is listed by digest. Anything else, and any server but OpenSSH, goes the usual way.
 RECONCILER_SSH_SHORTCUTS=off switches all of them off; letters (`qo`) leave only those.
@@ -32,11 +34,13 @@ from asyncssh import auth, channel, config, connection, constants
 from asyncssh.packet import Boolean, String, UInt32
 from asyncssh.public_key import SSHLocalKeyPair
 
-__all__ = ["GuessedWrongError", "Login", "acknowledge", "allowed", "connect", "fresh", "renamed", "start", "verified"]
+__all__ = [
+    "GuessedWrongError", "Login", "acknowledge", "allowed", "connect", "fresh", "renamed", "start", "terse", "verified",
+]  # fmt: skip
 
 LOG = logging.getLogger(__name__)
 SWITCH = "RECONCILER_SSH_SHORTCUTS"
-ALL = frozenset("qonpse")
+ALL = frozenset("qonpseci")
 _PRIVATE = ALL - {"q"}
 # Versions of the library that all tests of the transports were run with, with the digests of what we rely upon.
 TESTED = {
@@ -53,6 +57,7 @@ _RELIED_UPON: tuple[Callable[..., Any], ...] = (
     connection.SSHConnection._process_service_accept,
     connection.SSHConnection._process_userauth_failure,
     connection.SSHConnection.data_received,
+    connection.SSHConnection._send,
     connection.SSHConnection.send_newkeys,
     connection.SSHConnection.send_packet,
     connection.SSHConnection.send_service_request,
@@ -127,6 +132,47 @@ def acknowledge(conn: asyncssh.SSHClientConnection) -> None:
 
     found.setsockopt(socket.IPPROTO_TCP, option, 1)
     vars(conn)["data_received"] = hear
+
+
+class Writes:
+    """`c`: what goes out on a connection is held back until the loop has nothing else to do, or until `end`."""
+
+    def __init__(self, conn: asyncssh.SSHClientConnection) -> None:
+        self._conn, self._held = conn, bytearray()
+        vars(conn)["_send"] = self._hold
+
+    def _hold(self, data: bytes) -> None:
+        if not self._held:
+            asyncio.get_running_loop().call_soon(self.flush)
+        self._held += data
+
+    def flush(self) -> None:
+        """Write it."""
+        if self._held:
+            data, self._held = bytes(self._held), bytearray()
+            asyncssh.SSHClientConnection._send(self._conn, data)
+
+    def end(self) -> None:
+        """Write it, and from now on each packet by itself."""
+        if vars(self._conn).get("_send") == self._hold:
+            del vars(self._conn)["_send"]
+        self.flush()
+
+
+def terse(conn: asyncssh.SSHClientConnection, letters: frozenset[str]) -> Callable[[], None]:
+    """`i`, and `c` until what is given back is called, which is when we are logged in."""
+    send, writes = conn.send_packet, Writes(conn) if "c" in letters else None
+
+    def send_packet(kind: int, *parts: bytes, handler: Any = None) -> None:
+        if kind == constants.MSG_IGNORE and "i" in letters and b"cbc" not in conn._enc_alg_cs:
+            return
+        send(kind, *parts, handler=handler)
+        if kind == constants.MSG_DISCONNECT and writes is not None:
+            writes.end()  # nothing is written after this turn
+
+    if letters & {"c", "i"}:
+        vars(conn)["send_packet"] = send_packet
+    return writes.end if writes is not None else lambda: None
 
 
 def renamed(base: _Options, host: str) -> _Options:
@@ -268,11 +314,13 @@ class _Channel(channel.SSHClientChannel[bytes]):
         answer: asyncio.Future[bool] = self._loop.create_future()
         answer.add_done_callback(_seen)
         self._request_waiters.append(answer)
+        writes = Writes(conn)
         own = UInt32(cast("int", self._recv_chan)), UInt32(self._recv_window), UInt32(self._recv_pktsize)
         conn.send_packet(constants.MSG_CHANNEL_OPEN, String("session"), *own, handler=self)
         conn.send_packet(
             constants.MSG_CHANNEL_REQUEST, UInt32(0), String("exec"), Boolean(True), String(command), handler=self
         )
+        writes.end()
         try:
             (await opened).check_end()
         except asyncssh.ChannelOpenError as error:
