@@ -13,6 +13,7 @@ from reconciler.transports import _shortcuts
 from reconciler.transports._resolving import Resolved, resolve
 from reconciler.transports._ssh_options import SshOptions
 
+Words = tuple[tuple[str, str], ...]
 CONFIGS = {
     "none": "",
     "one block for all": "Host *\n    User me\n    Port 2200\n    IdentityFile ~/.ssh/other\n    Ciphers aes256-ctr\n",
@@ -93,6 +94,7 @@ async def test_two_connections_do_not_share_what_each_chooses_to_sign_with(tmp_p
     await resolve(SshOptions("h1"), str(tmp_path), _shortcuts.renamed)
     found = [await resolve(SshOptions(host), str(tmp_path), _shortcuts.renamed) for host in ("h2", "h3")]
     one, other = (_shortcuts._options("h", loop, arguments(base, key, "h")) for base in found)
-    assert one.client_keys is not None and other.client_keys is not None
+    assert one.client_keys
+    assert other.client_keys
     one.client_keys[0].set_sig_algorithm(b"rsa-sha2-256")
     assert other.client_keys[0].sig_algorithm != b"rsa-sha2-256"
