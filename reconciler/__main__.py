@@ -12,6 +12,9 @@ def main() -> None:
 
         print(f"reconciler {__version__}")
         return
+    from reconciler import garbage
+
+    garbage.start()
     from reconciler.cli import run
     from reconciler.redaction import redact_streams
 

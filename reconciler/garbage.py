@@ -6,6 +6,20 @@ import contextlib
 import gc
 from collections.abc import Iterator
 
+_OBJECTS = 20_000  # made and not gone since the last search of the youngest; two or three MB
+
+
+def start() -> None:
+    """None until `started`: a program that is being loaded makes no garbage worth a search."""
+    gc.disable()
+
+
+def started() -> None:
+    """What is loaded by now stays, and is not looked through again; what comes is, less often than is usual."""
+    gc.freeze()
+    gc.set_threshold(_OBJECTS)
+    gc.enable()
+
 
 @contextlib.contextmanager
 def held_off() -> Iterator[None]:

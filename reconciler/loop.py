@@ -285,7 +285,7 @@ class Loop:
         now = datetime.fromtimestamp(self._tuning.clock(), UTC)
         done = consider(force.desired, evidence, self._journal, now, options, hold)
         try:
-            check_stops(done.plan, force.desired.fleet.max_stop, limit_of(force.desired))
+            check_stops(done.plan, force.desired.fleet.max_stop, lambda: limit_of(force.desired))
         except GuardError as error:
             # The rest goes on: what has died comes back, whatever is refused.
             refused = Hold(error.code, error.message, error.remedy)

@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from reconciler import drivers, garbage
 from reconciler.core.agent import Agent
@@ -20,15 +21,16 @@ from reconciler.core.selection import Selection, address, hold_for
 from reconciler.core.spec import Desired, address_of, name_of
 from reconciler.core.transcript import Archived, Relation
 from reconciler.core.windows import gate
-from reconciler.execute import Execution, Tell
 from reconciler.hosts import Hosts
 from reconciler.journal import Intent, Journal
 from reconciler.leases import TTL, Leases, holder, this_machine
 from reconciler.observe import observe
-from reconciler.transcripts.archive import Archive
-from reconciler.transcripts.carrying import item_of, open_archive
+from reconciler.transcripts.archive import Archive, open_archive
 from reconciler.transcripts.relations import relations
-from reconciler.transcripts.sync import PullResult, pull_many
+
+if TYPE_CHECKING:  # what looks only needs nothing that acts
+    from reconciler.execute import Execution, Tell
+    from reconciler.transcripts.sync import PullResult
 
 
 @dataclass(frozen=True)
@@ -141,9 +143,13 @@ def _considered(
 
 def execution(done: Pass, hosts: Hosts, journal: Journal, tell: Tell, options: Options | None = None) -> Execution:
     """Ready to carry out the plan of a pass. Raises GuardError where it would stop too much at once."""
+    from reconciler.execute import Execution
+
     asked = (options or Options()).max_stop
-    where = " by --max-stop" if asked else limit_of(done.desired)
-    check_stops(done.plan, asked or done.desired.fleet.max_stop, where)
+    check_stops(
+        done.plan, asked or done.desired.fleet.max_stop,
+        lambda: " by --max-stop" if asked else limit_of(done.desired),
+    )  # fmt: skip
 
     async def afresh() -> Plan:
         return (await preview(done.desired, hosts, journal, options)).plan
@@ -242,6 +248,9 @@ async def archive_all(done: Pass, hosts: Hosts, names: frozenset[str] | None = N
     plan forgets: a copy would make it the present conversation again of a session that it is not any more.
     """
     forgotten = {action.address for action in done.plan.effective if action.verb == "forget"}
+    from reconciler.transcripts.carrying import item_of
+    from reconciler.transcripts.sync import pull_many
+
     places = owners(done.desired, done.observed)
 
     async def one(reached: Reached) -> list[PullResult]:

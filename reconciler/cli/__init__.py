@@ -11,7 +11,8 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from reconciler import __version__
+from reconciler import __version__, garbage
+from reconciler.cli import _plugins
 from reconciler.errors import ReconcilerError
 
 USAGE = 64
@@ -74,6 +75,7 @@ class Commands(TyperGroup):
         if cmd_name not in COMMANDS:
             return None
         module = import_module(f"reconciler.cli.{cmd_name}")
+        garbage.started()
         if hasattr(module, "group"):  # several commands in one file
             return get_command(module.group)
         app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -137,6 +139,8 @@ def application() -> Any:
 
 def run(arguments: list[str]) -> int:
     """Run one command line; its exit code. Errors that a user can act on are printed with their remedy."""
+    if arguments[:1] not in ([], ["-h"], ["--help"]):  # those come without pydantic
+        _plugins.leave_out()
     if "_RECONCILER_COMPLETE" in os.environ:
         from reconciler.cli._completion import completed
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,11 +14,9 @@ from reconciler.cli.common import AsJson, Directory, Exclude, Restart, Select, T
 from reconciler.cli.render.progress import looking
 from reconciler.cli.render.text import coloured, warn_of_stops
 from reconciler.core.guards import limit_of
-from reconciler.core.markdown import markdown
 from reconciler.core.plan import Plan
 from reconciler.core.printed import plan_json, render
 from reconciler.core.report import plan_exit_code
-from reconciler.core.saved import to_json
 from reconciler.core.spec import Desired
 from reconciler.errors import ReconcilerError, UsageError
 from reconciler.hosts import Hosts
@@ -69,17 +66,23 @@ def command(
 
         plan = offline_plan(load_at(directory, against), desired, options.selection, options.restart)
     if as_markdown:
+        from reconciler.core.markdown import markdown
+
         typer.echo(markdown(plan, against or ""), nl=False)
     else:
         _show(plan_json(plan), render(plan), as_json)
     if out is not None:
+        from reconciler.core.saved import to_json
+
         save(out, to_json(plan, time.time(), options.restart))
-    warn_of_stops(plan, desired.fleet.max_stop, limit_of(desired))
+    warn_of_stops(plan, desired.fleet.max_stop, lambda: limit_of(desired))
     raise typer.Exit(plan_exit_code(plan, detailed=detailed_exitcode))
 
 
 def save(path: str, text: str) -> None:
     """A whole file that only its owner reads, or an error and what was there before. Raises ReconcilerError."""
+    import tempfile
+
     target = Path(path)
     try:
         handle, beside = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from reconciler.core.observed import Observed, Reached
 from reconciler.core.plan import LAUNCHES, Action, Plan
@@ -40,16 +40,17 @@ def limit_of(desired: Desired) -> str:
     return f" at {place.file}:{place.line}" if place else " by default"
 
 
-def check_stops(plan: Plan, max_stop: str, where: str = "") -> None:
-    """Refuse a plan that stops more of the running sessions than `max_stop`, which stands `where`, allows."""
+def check_stops(plan: Plan, max_stop: str, where: Callable[[], str] = str) -> None:
+    """Refuse a plan that stops more of the running sessions than `max_stop` allows, which stands where `where` says."""
     stopped = [action.address for action in plan.actions if action.stops_running]
     stops = len(stopped)
     more = f" and {stops - _NAMED} more" if stops > _NAMED else ""
     allowed = allowed_stops(max_stop, plan.running)
     if stops > allowed:
+        said = where()  # reads the specs once more, for the number of a line
         raise GuardError(
             f"the plan stops {stops} of {plan.running} running sessions; max_stop = {max_stop} allows {allowed}"
-            f"{f' (said{where})' if where else ''}: {', '.join(stopped[:_NAMED])}{more}",
+            f"{f' (said{said})' if said else ''}: {', '.join(stopped[:_NAMED])}{more}",
             code="max-stop",
             remedy=f"if it is meant: reconciler apply --max-stop {stops}",
         )

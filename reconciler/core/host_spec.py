@@ -32,9 +32,9 @@ BUILT_IN_AGENTS = ("claude-code", "codex", "opencode", "gemini", "shell")
 
 
 class Model(BaseModel):
-    """Base of all spec models: frozen, unknown keys refused."""
+    """Base of all spec models: frozen, unknown keys refused; made ready when first needed, since few specs need all."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), defer_build=True)
 
 
 class Fleet(Model):

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from reconciler.core.spec import Desired
 from reconciler.core.transcript import FILES_LIMIT, Archived, ArchivedFile
 from reconciler.errors import ReconcilerError
 from reconciler.transcripts.manifest import LIMIT, Head, Manifest, Other
@@ -51,6 +52,11 @@ def default_place(fleet: str) -> Path:
     """Where the archive of a fleet lies unless the specs say otherwise."""
     base = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
     return Path(base).expanduser() / "reconciler" / fleet / "archive"
+
+
+def open_archive(desired: Desired) -> Archive:
+    """The archive of a fleet: where its specs say, or below the user's data directory. Creates nothing."""
+    return Archive(desired.fleet.archive or default_place(desired.fleet.name))
 
 
 @dataclass(frozen=True)

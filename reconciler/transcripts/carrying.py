@@ -15,15 +15,11 @@ from reconciler.errors import OperationError, ReconcilerError
 from reconciler.hosts import Connection
 from reconciler.runtimes.operations import Claim, Place
 from reconciler.secret_values import resolve_all
-from reconciler.transcripts.archive import Archive, default_place
+from reconciler.transcripts.archive import Archive
+from reconciler.transcripts.archive import open_archive as open_archive
 from reconciler.transcripts.relations import host_files
 from reconciler.transcripts.staging import Staged, outgoing, stage
 from reconciler.transcripts.sync import Item, PullResult, pull_many
-
-
-def open_archive(desired: Desired) -> Archive:
-    """The archive of a fleet: where its specs say, or below the user's data directory. Creates nothing."""
-    return Archive(desired.fleet.archive or default_place(desired.fleet.name))
 
 
 @dataclass(frozen=True)

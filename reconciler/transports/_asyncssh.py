@@ -15,7 +15,10 @@ from functools import lru_cache
 from types import ModuleType
 from typing import Any, TypeVar, cast
 
-import asyncssh
+from reconciler.transports._seeking import quickly
+
+with quickly():
+    import asyncssh
 
 from reconciler.errors import HostError
 from reconciler.transports import _failures as failures
@@ -160,7 +163,8 @@ class _Opener:
                 retry=False,
             )
         try:
-            base = await resolve(options, self.home)
+            alike = shortcuts.renamed if "o" in self.shortcuts and shortcuts is not None else None
+            base = await resolve(options, self.home, alike)
         except (asyncssh.ConfigParseError, ValueError, OSError) as error:
             raise HostError(
                 f"{self.name}: the SSH config cannot be used: {failures.printable(saying(error, options))}",
@@ -405,6 +409,7 @@ class _Client(asyncssh.SSHClient):
         self._trust = trust
         self._allowed = allowed
         self._login: Any = None
+        self._logged_in: Callable[[], None] = lambda: None
         self._connection: Connection | None = None
 
     def connection_made(self, conn: Connection) -> None:
@@ -412,6 +417,8 @@ class _Client(asyncssh.SSHClient):
         self._trust.at.connected = True
         if shortcuts is not None and "q" in self._allowed:
             shortcuts.acknowledge(conn)
+        if shortcuts is not None:
+            self._logged_in = shortcuts.terse(conn, self._allowed)
         if shortcuts is not None and "n" in self._allowed:
             self._login = shortcuts.Login(conn, self._allowed)
         _overhear(conn, self._trust.at)
@@ -429,6 +436,7 @@ class _Client(asyncssh.SSHClient):
 
     def auth_completed(self) -> None:
         self._trust.proven = True
+        self._logged_in()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._connection is not None and self._connection.get_extra_info("server_version"):

@@ -8,7 +8,7 @@ import glob
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import asyncssh
@@ -25,14 +25,23 @@ _MOST = 8192  # answers kept: several for each host of the largest fleet
 _HEAD = re.compile(r"\s*(include|match)(?:\s|=)\s*=?\s*(.*)", re.IGNORECASE)
 _CRITERIA = frozenset(("all", "host", "originalhost", "user", "localuser", "canonical", "final"))
 
+# A line that means the same for every host: nothing is asked, nothing is filled in, no other file is read.
+_FOR_ALL = re.compile(
+    r"\s*(?:#.*|host\s+\*\s*|(?!host(?:name)?\b|match\b|include\b)[a-z0-9]+[\s=][^%]*)?", re.IGNORECASE
+)
+
 _answers: dict[tuple[object, ...], tuple[tuple[_Mark, ...], Resolved]] = {}
+_for_all: dict[tuple[object, ...], Resolved | None] = {}
 _read: dict[str, tuple[_Mark, tuple[str, ...], bool]] = {}
 
 
-async def resolve(options: SshOptions, home: str) -> Resolved:
+async def resolve(
+    options: SshOptions, home: str, renamed: Callable[[Resolved, str], Resolved] | None = None
+) -> Resolved:
     """The library's options for this host, with our own words on top of the config's; not to be changed.
 
-    Raises asyncssh.ConfigParseError, ValueError or OSError where the config cannot be used.
+    `renamed` gives the options for a host of which the config says just what it says of another: then it is parsed
+    once for all of them. Raises asyncssh.ConfigParseError, ValueError or OSError where the config cannot be used.
     """
     path, said = _path(options, home), options.ssh_options
     marks, steady = _marks(path, 0) if path else ((), True)
@@ -47,7 +56,7 @@ async def resolve(options: SshOptions, home: str) -> Resolved:
     if known is None or known[0] != marks:
         if len(_answers) >= _MOST:
             _answers.clear()
-        known = _answers[question] = (marks, _parse(options, path))
+        known = _answers[question] = (marks, _shared(options, path, question, renamed))
     return known[1]
 
 
@@ -111,6 +120,25 @@ def _criteria(words: list[str]) -> Iterator[str]:
         yield name
         if not argument and name.lower().lstrip("!") not in ("all", "canonical", "final"):
             next(rest, None)
+
+
+def _shared(
+    options: SshOptions, path: str, question: tuple[object, ...], renamed: Callable[[Resolved, str], Resolved] | None
+) -> Resolved:
+    text = concerning(path, options.address, numbered=False) if path else ""
+    if renamed is None or text is None:
+        return _parse(options, path)
+    same = (text, *question[2:])  # all but the config's name and the host's
+    if same not in _for_all:
+        if len(_for_all) >= _MOST:
+            _for_all.clear()
+        own = "".join(f"{key} {value}\n" for key, value in options.ssh_options)
+        shared = all(map(_FOR_ALL.fullmatch, (own + text).splitlines()))
+        found = _parse(options, path)
+        _for_all[same] = found if shared and not found.canonicalize_hostname else None
+        return found
+    known = _for_all[same]
+    return renamed(known, options.address) if known is not None else _parse(options, path)
 
 
 def _parse(options: SshOptions, path: str) -> Resolved:

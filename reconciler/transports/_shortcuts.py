@@ -3,11 +3,14 @@
 Each shortcut is a letter, and so is what it saves; docs/adr/0019 has the reasons and what may go wrong:
 
     q  acknowledge at once while we log in, so that a server that waits for that goes on (Linux; nothing private)
-    o  the options of a connection are made in place, not in a pool of threads
+    o  the options of a connection are made in place, not in a pool of threads; those of hosts of which the SSH config
+       says the same are copies of each other's
     n  the first key is offered without asking first which ways to log in there are ("none"): one round trip
     p  and signed at once, without asking first whether it would do: one
     s  and in the same flight as the request for the service that takes it: one
     e  the first program is asked for in the same flight as its channel: one
+    c  what is said at once while we log in is written at once
+    i  no packet is preceded by an empty one; that protects ciphers in CBC mode, and is done for those
 
 What the library was tested with is listed by digest. Anything else, and any server but OpenSSH, goes the usual way.
 RECONCILER_SSH_SHORTCUTS=off switches all of them off; letters (`qo`) leave only those.
@@ -16,6 +19,7 @@ RECONCILER_SSH_SHORTCUTS=off switches all of them off; letters (`qo`) leave only
 from __future__ import annotations
 
 import asyncio
+import copy
 import functools
 import hashlib
 import logging
@@ -26,15 +30,17 @@ from pathlib import Path
 from typing import Any, cast
 
 import asyncssh
-from asyncssh import auth, channel, connection, constants
+from asyncssh import auth, channel, config, connection, constants
 from asyncssh.packet import Boolean, String, UInt32
 from asyncssh.public_key import SSHLocalKeyPair
 
-__all__ = ["GuessedWrongError", "Login", "acknowledge", "allowed", "connect", "fresh", "start", "verified"]
+__all__ = [
+    "GuessedWrongError", "Login", "acknowledge", "allowed", "connect", "fresh", "renamed", "start", "terse", "verified",
+]  # fmt: skip
 
 LOG = logging.getLogger(__name__)
 SWITCH = "RECONCILER_SSH_SHORTCUTS"
-ALL = frozenset("qonpse")
+ALL = frozenset("qonpseci")
 _PRIVATE = ALL - {"q"}
 # Versions of the library that all tests of the transports were run with, with the digests of what we rely upon.
 TESTED = {
@@ -42,6 +48,7 @@ TESTED = {
         connection: "8fd28630b87c21d6c5cd678442a95cac4669bd4569388c5e123e61b3f7a7b005",
         auth: "4313e7ec3dd6389aadab83908bd46be5276d8defa9989fede1dbebde644eba00",
         channel: "d918ecd3d2b9eeeb4a4e921f36da2d1ad40b54a3e957f2809c29bdf5a8bb4f26",
+        config: "f51efb1d9efbd9ee0bb285eff39be316a3bd3827c2bf6115a3ccc4e01f84e29d",
     },
 }
 # What we call or replace: it has to come from those files, not from somebody who replaced it too.
@@ -50,11 +57,15 @@ _RELIED_UPON: tuple[Callable[..., Any], ...] = (
     connection.SSHConnection._process_service_accept,
     connection.SSHConnection._process_userauth_failure,
     connection.SSHConnection.data_received,
+    connection.SSHConnection._send,
     connection.SSHConnection.send_newkeys,
     connection.SSHConnection.send_packet,
     connection.SSHConnection.send_service_request,
     connection.SSHClientConnection.public_key_auth_requested,
     connection.SSHClientConnection.try_next_auth,
+    connection.SSHClientConnectionOptions.prepare,
+    connection.SSHConnectionOptions.prepare,
+    config.SSHClientConfig.__init__,
     auth._ClientPublicKeyAuth._send_signed_request,
     auth.lookup_client_auth,
     channel.SSHChannel.process_open_confirmation,
@@ -64,6 +75,10 @@ _RELIED_UPON: tuple[Callable[..., Any], ...] = (
 _SERVERS = re.compile(r"SSH-2\.0-OpenSSH_(7\.[4-9]|8|9|10)\b")
 _MOST_KEYS = 3  # the last resort, "none", has to come before MaxAuthTries
 _READS = 64  # of a login; later on, acknowledgements wait for company again
+_MOST = 256  # kinds of connections whose options are kept to be copied
+_Options = asyncssh.SSHClientConnectionOptions
+_Part = asyncssh.SSHKey | asyncssh.SSHCertificate  # of a key file, unlike what an agent keeps to itself
+_ALIKE = "reconciler_alike"  # the attribute by which options know whose copies they are
 
 
 class GuessedWrongError(asyncssh.ChannelOpenError):
@@ -119,11 +134,95 @@ def acknowledge(conn: asyncssh.SSHClientConnection) -> None:
     vars(conn)["data_received"] = hear
 
 
+class Writes:
+    """`c`: what goes out on a connection is held back until the loop has nothing else to do, or until `end`."""
+
+    def __init__(self, conn: asyncssh.SSHClientConnection) -> None:
+        self._conn, self._held = conn, bytearray()
+        vars(conn)["_send"] = self._hold
+
+    def _hold(self, data: bytes) -> None:
+        if not self._held:
+            asyncio.get_running_loop().call_soon(self.flush)
+        self._held += data
+
+    def flush(self) -> None:
+        """Write it."""
+        if self._held:
+            data, self._held = bytes(self._held), bytearray()
+            asyncssh.SSHClientConnection._send(self._conn, data)
+
+    def end(self) -> None:
+        """Write it, and from now on each packet by itself."""
+        if vars(self._conn).get("_send") == self._hold:
+            del vars(self._conn)["_send"]
+        self.flush()
+
+
+def terse(conn: asyncssh.SSHClientConnection, letters: frozenset[str]) -> Callable[[], None]:
+    """`i`, and `c` until what is given back is called, which is when we are logged in."""
+    send, writes = conn.send_packet, Writes(conn) if "c" in letters else None
+
+    def send_packet(kind: int, *parts: bytes, handler: Any = None) -> None:
+        if kind == constants.MSG_IGNORE and "i" in letters and b"cbc" not in conn._enc_alg_cs:
+            return
+        send(kind, *parts, handler=handler)
+        if kind == constants.MSG_DISCONNECT and writes is not None:
+            writes.end()  # nothing is written after this turn
+
+    if letters & {"c", "i"}:
+        vars(conn)["send_packet"] = send_packet
+    return writes.end if writes is not None else lambda: None
+
+
+def renamed(base: _Options, host: str) -> _Options:
+    """`o`: the options `base` for another host, of which the SSH config says the same, and which it does not rename."""
+    made = copy.copy(base)
+    _rename(made, host)
+    vars(base)[_ALIKE] = vars(made)[_ALIKE] = base
+    return made
+
+
+def _rename(made: _Options, host: str) -> None:
+    made.config = copy.copy(made.config)
+    vars(made.config)["_orig_host"] = made.host = made.orig_host = host
+    made.kwargs = made.kwargs | {"host": host}
+
+
+# With what their questions name by address, which must not go to something else.
+_templates: dict[tuple[object, ...], tuple[_Options, object, object]] = {}
+
+
+def _options(host: str, loop: asyncio.AbstractEventLoop, arguments: dict[str, Any]) -> _Options:
+    """The options of a connection. Where another one differs in nothing but its host, they are copies of its."""
+    keys = arguments["client_keys"] or []
+    parts = [part for key in keys for part in (key if isinstance(key, tuple) else (key,))]
+    original = vars(arguments["options"]).get(_ALIKE)
+    other = arguments["password"] is not None or arguments["tunnel"] is not None
+    if original is None or other or not all(isinstance(part, _Part) for part in parts):
+        return _Options(host=host, loop=loop, **arguments)
+    own = {name: arguments[name] for name in ("client_factory", "known_hosts")}
+    rest = {name: arguments[name] for name in arguments.keys() - own.keys() - {"options", "client_keys"}}
+    question = (
+        id(original), *map(id, parts), *((name, str(value)) for name, value in sorted(rest.items())),
+    )  # fmt: skip
+    if question not in _templates:
+        if len(_templates) >= _MOST:
+            _templates.clear()
+        _templates[question] = _Options(host=host, loop=loop, **arguments), original, parts
+    made = copy.copy(_templates[question][0])
+    _rename(made, host)
+    made.kwargs |= own | {"loop": loop}
+    made.protocol_factory, made.known_hosts = own["client_factory"], own["known_hosts"]
+    made.client_keys = made.client_keys and [copy.copy(pair) for pair in made.client_keys]  # each chooses a signature
+    return made
+
+
 async def connect(host: str, **arguments: Any) -> asyncssh.SSHClientConnection:
     """`o`: what asyncssh.connect does, without its pool of threads."""
     loop = asyncio.get_running_loop()
     sock = arguments.pop("sock", None)
-    made = asyncssh.SSHClientConnectionOptions(host=host, loop=loop, **arguments)
+    made = _options(host, loop, arguments)
     return await connection._connect(
         made, None, loop, 0, sock,
         lambda: asyncssh.SSHClientConnection(loop, made, wait="auth"), "Opening SSH connection to",
@@ -215,11 +314,13 @@ class _Channel(channel.SSHClientChannel[bytes]):
         answer: asyncio.Future[bool] = self._loop.create_future()
         answer.add_done_callback(_seen)
         self._request_waiters.append(answer)
+        writes = Writes(conn)
         own = UInt32(cast("int", self._recv_chan)), UInt32(self._recv_window), UInt32(self._recv_pktsize)
         conn.send_packet(constants.MSG_CHANNEL_OPEN, String("session"), *own, handler=self)
         conn.send_packet(
             constants.MSG_CHANNEL_REQUEST, UInt32(0), String("exec"), Boolean(True), String(command), handler=self
         )
+        writes.end()
         try:
             (await opened).check_end()
         except asyncssh.ChannelOpenError as error:

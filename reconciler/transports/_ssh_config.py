@@ -7,8 +7,6 @@ import re
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-# A smaller file is parsed as quickly as it is cut.
-_LARGE = 4096
 _HEAD = re.compile(r"\s*(host|match)(?:\s|=)\s*=?\s*(.*)", re.IGNORECASE)
 _Block = tuple[tuple[str, ...] | None, str]
 
@@ -29,13 +27,11 @@ _cut: dict[str, _Cut] = {}
 def concerning(path: str, host: str, *, numbered: bool) -> str | None:
     """The text of the config without `Host` blocks that cannot match; where `numbered`, lines keep their numbers.
 
-    None where the file should be read as it is: it is small, or cannot be read (the parser says why).
+    None where the file cannot be read (the parser says why).
     """
     try:
         stat = os.stat(path)
         version = (stat.st_mtime_ns, stat.st_size)
-        if stat.st_size < _LARGE:
-            return None
         if path not in _cut or _cut[path].version != version:
             with open(path, encoding="utf-8") as file:
                 _cut[path] = _index(version, _blocks(file.read()))

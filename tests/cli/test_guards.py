@@ -106,7 +106,7 @@ def stops() -> Refusal:
     text = '[fleet]\nname = "default"\nprune = true\nmax_stop = "2"\n[hosts.gpu]\n'
     seen = [running(applied(specs(f"[sessions.s{n}]\nagent='codex'\n"), f"s{n}")) for n in range(5)]
     plan = plan_of(specs(text), host("gpu", *seen))
-    return raised(lambda: check_stops(plan, "2", limit_of(specs(text))))
+    return raised(lambda: check_stops(plan, "2", lambda: limit_of(specs(text))))
 
 
 def busy() -> Refusal:

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from types import FrameType
 
 import asyncssh
 import pytest
@@ -312,7 +313,7 @@ print(asyncssh.__file__, "".join(sorted(_asyncssh._allowed({}))))
 @pytest.mark.parametrize(
     ("file", "old", "new", "left"),
     [
-        ("version.py", "2.24.1", "2.24.1", "enopqs"),
+        ("version.py", "2.24.1", "2.24.1", "ceinopqs"),
         ("version.py", "2.24.1", "2.99.0", "q"),
         ("auth.py", "Start client public key authentication", "Begin", "q"),
         ("auth.py", "_ClientPublicKeyAuth", "_ClientKeyAuth", ""),
@@ -333,7 +334,7 @@ def test_a_library_that_was_not_tested_goes_the_usual_way(
     assert done.stdout.split("\n")[:2] == ["here", f"{copy / '__init__.py'} {left}"], done.stderr
 
 
-@pytest.mark.parametrize(("said", "left"), [("", "enopqs"), ("off", ""), ("qo", "oq"), ("on", "enopqs"), ("x", "")])
+@pytest.mark.parametrize(("said", "left"), [("", "ceinopqs"), ("off", ""), ("qo", "oq"), ("on", "ceinopqs"), ("x", "")])
 def test_a_switch_leaves_some_of_the_shortcuts(said: str, left: str) -> None:
     assert "".join(sorted(_shortcuts.allowed({_shortcuts.SWITCH: said}))) == left
 
@@ -365,3 +366,33 @@ def test_a_key_that_many_ask_for_at_once_is_decrypted_once_and_again_when_it_cha
     assert read == ["right", "wrong"]
     path.write_text("another")
     assert once.get(str(path), "right") == "another"
+
+
+# --- writes ---
+
+
+async def writes(fleet: Fleet, host: Host, letters: str) -> int:
+    """How often something is written to the host, from the first to the end of the first look."""
+    found = 0
+
+    def watch(frame: FrameType, event: str, function: object) -> None:
+        nonlocal found
+        found += event == "c_call" and getattr(function, "__qualname__", "") == "socket.send"
+
+    env = {**fleet.env, "RECONCILER_SSH_SHORTCUTS": letters}
+    options = SshOptions(host.address, user=host.user, port=host.port, ssh_config=False, identity=str(fleet.key))
+    sys.setprofile(watch)
+    try:
+        transport = await connect(host.name, options, env=env)
+        await look(transport)
+    finally:
+        sys.setprofile(None)
+    await transport.close()
+    return found
+
+
+async def test_a_login_and_a_first_look_write_eight_times_or_less(fleet: Fleet, host: Host) -> None:
+    found = {letters: await writes(fleet, host, letters) for letters in ("qonpse", "qonpsei", "qonpsec", "on")}
+    assert found["qonpse"] > found["qonpsei"] > found["on"]
+    assert found["qonpse"] > found["qonpsec"] > found["on"]
+    assert found["on"] <= 8

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import typer
 
@@ -33,7 +34,7 @@ def _paint(line: str) -> str:
     return typer.style(line[:end], fg=_COLOURS[verbs[match[2]]]) + line[end:]
 
 
-def warn_of_stops(plan: Plan, max_stop: str, where: str = "") -> None:
+def warn_of_stops(plan: Plan, max_stop: str, where: Callable[[], str] = str) -> None:
     """Say already at the plan that apply would refuse it."""
     try:
         check_stops(plan, max_stop, where)

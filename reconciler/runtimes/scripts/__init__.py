@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from functools import cache
-from importlib.resources import files
+from pkgutil import get_data
 
 
 @cache
 def text(name: str) -> str:
-    """The script `name`.sh as it is in the package."""
-    return files(__package__).joinpath(f"{name}.sh").read_text(encoding="utf-8")
+    """The script `name`.sh as it is in the package. Raises OSError."""
+    return (get_data(__name__, f"{name}.sh") or b"").decode("utf-8")
