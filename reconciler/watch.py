@@ -103,7 +103,7 @@ class Watch:
             self._answer()
             failures = failures + 1 if isinstance(view.seen, Unreached) else 0
             try:
-                async with asyncio.timeout(self._pause(view.seen, failures)):
+                async with asyncio.timeout_at(self._next(view.seen, failures)):
                     await self._wake.wait()
             except TimeoutError:
                 pass
@@ -114,16 +114,19 @@ class Watch:
                 future.set_result(None)
         self._waiting = [(n, future) for n, future in self._waiting if n > self._begun]
 
-    def _pause(self, seen: HostSeen, failures: int) -> float:
-        interval = self._interval()
+    def _next(self, seen: HostSeen, failures: int) -> float:
+        """When to look again, by the loop's clock."""
+        now, interval = asyncio.get_running_loop().time(), self._interval()
         if not isinstance(seen, Unreached):
-            if self._begun == 1:
-                return interval * self._dice()  # hosts that were first looked at together part here
-            return interval * (1 + JITTER * (2 * self._dice() - 1))
+            # Hosts that were first looked at together part here. Never later than the interval: a look that comes
+            # before the keepalive spares it. Several hosts at one moment spare waking up for each.
+            pause = self._dice() if self._begun == 1 else 1 - JITTER * self._dice()
+            together = interval * JITTER / 2
+            return max(now, (now + interval * pause) // together * together)
         if seen.code in TERMINAL:
-            return CAP  # a person has to do something; then they ask, or commit
+            return now + CAP  # a person has to do something; then they ask, or commit
         # A host that comes back is seen within an interval; a hiccup sooner.
-        return min(0.5 + back_off(failures, self._dice()), interval)
+        return now + min(0.5 + back_off(failures, self._dice()), interval)
 
     def stop(self) -> None:
         """Nobody waits for this host any more."""
