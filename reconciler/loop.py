@@ -257,7 +257,8 @@ class Loop:
             begun = await self._first_looks()
             if self._in_force is not None:
                 heads = await self._in_force.heads()
-                rest = Rest(loop.time(), self._journal.stamp(), heads)
+                begun = loop.time()
+                rest = Rest(begun, self._journal.stamp(), heads)
                 if news or self._rest is None or not self._rest.holds(rest, UNTHOUGHT * self.interval):
                     await self._decide(self._in_force, heads)
                     self._told.decided(loop.time() - begun)

@@ -23,7 +23,10 @@ LINE = 16_384  # bytes of one line; titles are shorter
 NEWS = 256_000  # bytes of news in a second: more than thousands of events
 ANSWER = 1_000_000  # bytes of one answer: more than 500 sessions have to say
 _MARK = re.compile(rb"%(begin|end|error) ([0-9]{1,12} [0-9]{1,12}) ([0-9])")
-_ENDED = re.compile(rb"%window-renamed @[0-9]{1,9} " + NEWS_OF_END.encode())
+# A hook says so, or our wrapper, or tmux, which names the windows of the dead by itself.
+_ENDED = re.compile(
+    rb"%window-renamed @[0-9]{1,9} " + NEWS_OF_END.encode() + rb"|%(unlinked-)?window-renamed .*\[dead\]"
+)
 _NEWS = (b"%sessions-changed", b"%window-", b"%unlinked-window-", b"%session-")
 
 
