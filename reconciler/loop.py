@@ -101,6 +101,10 @@ class Loop:
         """What is known of everything, source and hosts included."""
         return self._saying.statuses
 
+    def statuses_now(self) -> tuple[Status, ...]:
+        """The same, as old as they are by now."""
+        return self._saying.now()
+
     def under_way(self) -> frozenset[str]:
         """The addresses that something is being done about."""
         return frozenset(self._works.hold()) if self._works is not None else frozenset()

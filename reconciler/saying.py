@@ -8,9 +8,9 @@ from dataclasses import replace
 from reconciler.core.diff import Entry
 from reconciler.core.diff import seen_again as entry_again
 from reconciler.core.observed import Reached
-from reconciler.core.status import Status, statuses
+from reconciler.core.status import Status, older, statuses
 from reconciler.core.status import seen_again as status_again
-from reconciler.core.transitions import dated, key, transitions
+from reconciler.core.transitions import Key, dated, key, transitions
 from reconciler.reconcile import Pass
 from reconciler.surroundings import Told
 
@@ -24,15 +24,24 @@ class Saying:
         self._clock = clock
         self._done: Pass | None = None
         self._by_host: dict[str, list[Entry]] = {}
+        self._at = 0.0  # when everything was thought about last
+        self._later: dict[Key, float] = {}  # when something was said of one alone since
         self.statuses: tuple[Status, ...] = ()
+
+    def now(self) -> tuple[Status, ...]:
+        """The statuses, as old as they are by now."""
+        now = self._clock()
+        return tuple(older(status, now - self._later.get(key(status), self._at)) for status in self.statuses)
 
     def decided(self, source: Status, done: Pass) -> None:
         """Everything was thought about; `source` is the status of the specs."""
         found = (source, *statuses(done.desired, done.observed, done.diff, done.plan, done.agents))
         before = {key(status): status for status in self.statuses}
         changed = transitions(before, found)
-        self.statuses = dated(before, found, self._clock())
+        self._at = self._clock()
+        self.statuses = dated(before, found, self._at)
         self._done = done
+        self._later.clear()
         self._by_host.clear()
         for transition in changed:
             self._told.transition(transition)
@@ -56,7 +65,9 @@ class Saying:
                 before[key(status)] = status
                 now.append(status_again(status, entries[status.address], seen, done.agents))
         changed = [replace(found, heard=heard) for found in transitions(before, now)]
-        fresh = {key(status): status for status in dated(before, now, self._clock())}
+        at = self._clock()
+        fresh = {key(status): status for status in dated(before, now, at)}
+        self._later |= dict.fromkeys(fresh, at)
         self.statuses = tuple(fresh.get(key(status), status) for status in self.statuses)
         for transition in changed:
             self._told.transition(transition)

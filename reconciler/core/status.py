@@ -70,6 +70,12 @@ def seen_again(before: Status, entry: Entry, host: Reached, agents: Mapping[str,
     return replace(before, phase=phase, conditions=conditions, seen=seen, message=entry.message)
 
 
+def older(status: Status, seconds: float) -> Status:
+    """The same status so much later: nobody has looked since."""
+    age = status.seen.get("age")
+    return replace(status, seen={**status.seen, "age": age + int(seconds)}) if isinstance(age, int) else status
+
+
 class Trouble(Protocol):
     """Why the newest revision of a source is not in force."""
 

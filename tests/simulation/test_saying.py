@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from reconciler.core.holds import Suspension
+from reconciler.core.status import Status
 from reconciler.core.transitions import Transition
 from reconciler.simulation.machine import EPOCH
 from tests.simulation.controller import Controller, until
@@ -35,6 +36,11 @@ class Attentive(Controller):
     def _published(self, *arguments: object) -> None:
         super()._published(*arguments)  # type: ignore[arg-type]
         self.thoughts += 1
+
+
+async def later(controller: Attentive) -> tuple[Status, ...]:
+    await asyncio.sleep(30)
+    return controller.loop.statuses_now()
 
 
 async def at_rest(world: World, fleet: FleetSpec = FLEET) -> Attentive:
@@ -95,6 +101,11 @@ def test_a_fleet_at_rest_is_looked_at_and_hardly_thought_of(tmp_path: Path) -> N
         await asyncio.sleep(600)
         assert 1 <= controller.thoughts - before <= 3, "ten intervals apart"
         assert controller.loop.beat > beat + 560, "and yet it lives"
+        ages = [
+            {status.address: status.seen["age"] for status in found if status.address == "session.a"}["session.a"]
+            for found in (controller.loop.statuses_now(), await later(controller))
+        ]
+        assert ages[1] - ages[0] in (30, 31), "nobody has to think for that"
         assert all((now or 0) > (looked[name] or 0) + 560 for name, now in controller.loop.looked().items())
         await controller.stop()
 
