@@ -7,11 +7,15 @@ Options of terminals are copied too, in case the program keeps something there.
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
+
+from reconciler.runtimes.scripts import text
 
 STATE = ".local/state/reconciler/bench"
 
@@ -38,6 +42,30 @@ def start_of(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()[19]
 
 
+def wrapper() -> str:
+    """A launch that has its agent already: what it does from the end of that on is what the program's own does."""
+    launch, run = text("launch"), text("run")
+    functions = launch[launch.index("# ours:") : launch.index("# The wrapper outlives")]
+    begin = "dir=$1 incarnation=$2 end=$3\ntrap : TERM INT HUP\nsleep 36000\n"
+    return text("common") + functions + begin + run[run.index("over $?") :]
+
+
+def _launch_of(session: Path) -> tuple[str, str]:
+    """Its incarnation, and the word that is this launch's alone."""
+    found = re.search(r"^end='?([^'\n]+)'?$", (session / "launch").read_text("utf-8"), re.MULTILINE)
+    assert found is not None
+    return (session / "incarnation").read_text("utf-8").strip(), found[1]
+
+
+def _child_of(pid: str) -> str:
+    children = Path(f"/proc/{pid}/task/{pid}/children")
+    for _ in range(1000):
+        if found := children.read_text("ascii").split():
+            return found[0]
+        time.sleep(0.01)
+    raise RuntimeError(f"{pid} starts nothing")
+
+
 def copy(root: Path, number: int, sessions: int, shared: list[tuple[str, str]], own: list[tuple[str, str]]) -> None:
     """One host."""
     source, target = root / "h/0" / STATE, root / f"h/{number}" / STATE
@@ -54,22 +82,25 @@ def copy(root: Path, number: int, sessions: int, shared: list[tuple[str, str]], 
     names = [f"s{number}-{j}" for j in range(sessions)]
     commands = [f"set-option -g {name} {value}" for name, value in shared]
     for name in names:
-        commands.append(f"new-session -d -s {name} -x 200 -y 50 {shlex.quote('exec sleep 36000')}")
+        session = target / "sessions" / name
+        words = ["exec", "sh", str(root / "wrapper.sh"), str(session), *_launch_of(session)]
+        commands.append(f"new-session -d -s {name} -x 200 -y 50 {shlex.quote(shlex.join(words))}")
         commands += [f"set-option -t ={name}: {option} {value}" for option, value in own]
     tmux(target, "-f", "/dev/null", "start-server", ";", "set-option", "-g", "exit-empty", "off")
     tmux(target, "source-file", "-", text="\n".join(commands) + "\n")
     panes = tmux(target, "list-panes", "-a", "-F", "#{session_name} #{pane_pid}").splitlines()
-    server = int(tmux(target, "display-message", "-p", "#{pid}"))
     for line in panes:
-        name, pid = line.split()
+        name, wrapper = line.split()
+        agent = _child_of(wrapper)
         for note in (target / "sessions" / name).glob("process.*"):
             fields = note.read_text("utf-8").split()
-            known = [pid, start_of(int(pid)), fields[2], fields[3], pid, str(server), start_of(server)]
+            known = [agent, start_of(int(agent)), fields[2], fields[3], wrapper, wrapper, start_of(int(wrapper))]
             note.write_text(" ".join(known) + "\n", encoding="utf-8")
 
 
 def main(root: Path, hosts: int, sessions: int) -> None:
     """All of them."""
+    (root / "wrapper.sh").write_text(wrapper(), encoding="utf-8")
     source = root / "h/0" / STATE
     shared = [
         (name, value) for name, value in options(source, "-g") if name.startswith("@") or name == "remain-on-exit"

@@ -88,11 +88,11 @@ class Farm:
         """Of a host's user."""
         return self.root / "h" / str(number)
 
-    def kill(self, host: int, session: int) -> None:
-        """The present process of a session ends at once."""
+    def kill(self, host: int, session: int) -> float:
+        """The present process of a session ends at once; when it still lived, by the wall clock."""
         notes = (self.home(host) / STATE / f"sessions/s{host}-{session}").glob("process.*")
         newest = max(notes, key=lambda note: int(note.suffix[1:]))
-        self.inside(f"kill -9 {newest.read_text('ascii').split()[0]}")
+        return float(self.inside(f"date +%s.%N; kill -9 {newest.read_text('ascii').split()[0]}"))
 
     def specs(self, hosts: int, first: int = 0) -> str:
         """The first of them, with all their sessions; as they run."""

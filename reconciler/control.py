@@ -130,7 +130,7 @@ class Control:
         if what == "hello":
             return {"pid": os.getpid(), "version": __version__, "since": self._since, "revision": loop.revision}
         if what == "status":
-            return {"revision": loop.revision, "statuses": _statuses(loop.statuses), "looked": loop.looked()}
+            return {"revision": loop.revision, "statuses": _statuses(loop.statuses_now()), "looked": loop.looked()}
         if what == "plan":
             plan = loop.last.plan if loop.last is not None else None
             if plan is None or request.get("revision") != plan.revision:

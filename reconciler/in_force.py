@@ -11,7 +11,7 @@ from reconciler import drivers
 from reconciler.core.agent import Agent
 from reconciler.core.launching import checks_of
 from reconciler.core.observed import HostSeen, Observed, Reached, SessionSeen, Unreached
-from reconciler.core.spec import Desired
+from reconciler.core.spec import Desired, address_of
 from reconciler.core.transcript import Archived, Relation
 from reconciler.errors import HostError, ReconcilerError
 from reconciler.hosts import Connection, Hosts
@@ -61,6 +61,16 @@ class InForce:
             found = await asyncio.to_thread(self.archive.heads)
             self.kept = self.known = self.kept if found == self.kept else found
         return self.known
+
+    def addresses(self, observed: Observed, place: str) -> set[str]:
+        """The addresses that a held host, or a held address, stands for."""
+        if place.startswith(("session.", "group_chat.")):
+            return {place}
+        seen, desired = observed.hosts.get(place), self.desired
+        there = seen.sessions.items() if isinstance(seen, Reached) else ()
+        return {desired.address(name) for name, session in desired.sessions.items() if session.host == place} | {
+            address_of(name, found.record.agent if found.record else "") for name, found in there
+        }
 
     async def look(self, name: str, hosts: Hosts, connects: asyncio.Semaphore) -> View:
         """One look at one host, with failure as a value: it delays no other."""

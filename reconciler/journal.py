@@ -184,6 +184,11 @@ class Journal:
             ).fetchall()
         return [Happened(*row) for row in reversed(rows)]
 
+    def stamp(self) -> int:
+        """Another number once another process has written."""
+        with _translated(self.path):
+            return int(self._db.execute("PRAGMA data_version").fetchone()[0])
+
     def places(self) -> dict[str, str]:
         """On which host each session was last seen."""
         with _translated(self.path):

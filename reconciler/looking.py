@@ -64,6 +64,7 @@ class Looker:
         self._narrow = False  # the host has no room for a control client
         self._failed = 0  # control clients in a row that did not answer, or not the truth
         self._not_before = 0.0
+        self._doubted = False  # it told something else than the shell, once
 
     @property
     def open(self) -> bool:
@@ -108,6 +109,9 @@ class Looker:
         last = self._last if self._last is not None and self._last.question == question else None
         due = last is None or last.due(time.monotonic())
         panes = await self._listening()
+        if panes is not None and panes.ended:
+            # All is asked at once: what is different now would have to be asked of the shell in any case.
+            panes.ended, due = False, True
         since = last.nonce if last and not due and self._shell and (last.panes is None) == (panes is None) else ""
         nonce = secrets.token_hex(8)
         asked = await panes.ask() if panes is not None else None
@@ -115,7 +119,13 @@ class Looker:
         own = panes is None or last is None or last.panes is None or due
         answer = await self._ask(transport, look_call(fleet, nonce, checks, since, panes=own), nonce)
         listed = await self._told(asked) if asked is not None else None
-        if panes is not None and (listed is None or (own and not _agree(answer, listed))):
+        agreed = listed is not None and not (own and not _agree(answer, listed))
+        if panes is not None and listed is not None and not agreed and not self._doubted:
+            # What ended between the two answers is told by one of them only: ask both again.
+            self._doubted, self._last = True, None
+            return await self.look(transport, fleet, checks)
+        self._doubted = False
+        if panes is not None and not agreed:
             LOG.info("%s: the control client of tmux does not answer, or not the truth", self.name)
             await self._unlisten()
             self._fell()

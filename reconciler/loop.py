@@ -17,6 +17,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from reconciler.copies import Copies
@@ -26,10 +27,9 @@ from reconciler.core.memory import Memory
 from reconciler.core.observed import Observed, Reached
 from reconciler.core.plan import components
 from reconciler.core.report import Outcome
-from reconciler.core.spec import Desired, address_of, name_of
-from reconciler.core.status import Status, source_status, statuses
+from reconciler.core.spec import Desired, name_of
+from reconciler.core.status import Status, source_status
 from reconciler.core.transcript import Archived, Relation
-from reconciler.core.transitions import dated, key, transitions
 from reconciler.core.windows import next_change
 from reconciler.errors import GuardError, LeaseHeldError
 from reconciler.hosts import Hosts
@@ -37,9 +37,11 @@ from reconciler.in_force import InForce
 from reconciler.journal import Intent, Journal
 from reconciler.leases import this_machine
 from reconciler.observe import CONNECTS_AT_ONCE, own_local
+from reconciler.pacing import Pace, Rest
 from reconciler.reconcile import Evidence, Options, Pass, consider, leases_of, local_of, remember, settle
 from reconciler.runtimes.operations import Credentials
-from reconciler.surroundings import Specs, Told, Tuning
+from reconciler.saying import Saying
+from reconciler.surroundings import Specs, Told, Tuning, mind_sleep
 from reconciler.watch import View, Watches, for_ever
 from reconciler.works import Work, Works
 
@@ -48,9 +50,10 @@ LEASE_TTL = 180  # seconds: longer than for an apply, since it is held as long a
 FRESH = 2.0  # seconds that a look may be old when something is done because of it
 FOREIGN = 15.0  # seconds until a host that another controller has is asked for again
 ENDS = "wait for it to end; whether it has: reconciler status"
-SLEPT = 20.0  # seconds by which a machine must have slept for its connections to count as broken
+UNTHOUGHT = 10  # intervals after which it is thought again though nothing has happened
 FIRST_LOOKS = 3.0  # seconds that the first decision waits for hosts at the most
 DRAIN = 60.0  # seconds that what runs may take to end
+_RESTLESS = ("unknown", "waiting")  # phases of which people are told once they have lasted
 
 
 class Loop:
@@ -84,12 +87,23 @@ class Loop:
         self._tasks: set[asyncio.Task[None]] = set()
         self.beat = 0.0  # time of the loop's clock at which it began to think last
         self.last: Pass | None = None
-        self.statuses: tuple[Status, ...] = ()
+        self._saying = Saying(self._told, self._tuning.clock)
+        self._pace = Pace()
+        self._rest: Rest | None = None
 
     @property
     def revision(self) -> str | None:
         """The revision in force."""
         return self._specs.good.id if self._specs.good else None
+
+    @property
+    def statuses(self) -> tuple[Status, ...]:
+        """What is known of everything, source and hosts included."""
+        return self._saying.statuses
+
+    def statuses_now(self) -> tuple[Status, ...]:
+        """The same, as old as they are by now."""
+        return self._saying.now()
 
     def under_way(self) -> frozenset[str]:
         """The addresses that something is being done about."""
@@ -108,7 +122,7 @@ class Loop:
     async def run(self) -> None:
         """Until `stop`. What runs then is let finish; leases are given back."""
         self._unsettled = self._journal.open_intents()
-        parts = (self._follow, self._decide_for_ever, self._mind_sleep)
+        parts = (self._follow, self._decide_for_ever, partial(mind_sleep, self._tuning.slept, self._woken))
         tasks = [asyncio.create_task(for_ever(part)) for part in parts]
         try:
             await self._stopping.wait()
@@ -196,11 +210,18 @@ class Loop:
 
     def _seen(self, name: str, view: View) -> None:
         before = self._watches.views.get(name)
-        if before is None or name in self._wanted or _essence(before) != _essence(view):
+        if before is None or name in self._wanted or not before.same(view):
             self._wanted.discard(name)
             self._due.set()
+            if isinstance(view.seen, Reached) and before is not None:
+                self._say(view.seen, view.heard)
         if isinstance(view.seen, Reached) and self.last is not None:
             self._copy(view.seen)
+
+    def _say(self, seen: Reached, heard: float | None) -> None:
+        if heard is not None:
+            heard += self._tuning.clock() - asyncio.get_running_loop().time()
+        self._saying.looked(seen, heard, self.under_way())
 
     def _copy(self, reached: Reached) -> None:
         force = self._in_force
@@ -216,6 +237,12 @@ class Loop:
             self._in_force.known = None
             self._due.set()
 
+    async def _woken(self, seconds: float) -> None:
+        """After this machine slept its connections are dead and do not know it: open new ones, look at once."""
+        LOG.info("slept for %.0f s: connects again", seconds)
+        await self._hosts.close()
+        self._watches.poke()
+
     # -- thinking ------------------------------------------------------------------------------------------------
 
     async def _decide_for_ever(self) -> None:
@@ -224,16 +251,36 @@ class Loop:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._until_next(loop.time())):
                     await self._due.wait()
-            if not self._due.is_set() and self._in_force is not None:
+            news = self._due.is_set()
+            if news:
+                await self._pace.together(self._due)
+            elif self._in_force is not None:
                 self._in_force.known = None  # another process may have written to the archive
             self._due.clear()
-            self.beat = begun = loop.time()
+            self.beat = loop.time()
+            begun = await self._first_looks()
             if self._in_force is not None:
-                await self._first_looks()
-                await self._decide(self._in_force, await self._in_force.heads())
-                self._told.decided(loop.time() - begun)
-            # What changes all the time is thought about together, and at most a fifth of the time.
-            await asyncio.sleep(max(0.05, 4 * (loop.time() - begun)))
+                heads = await self._in_force.heads()
+                begun = loop.time()
+                rest = Rest(begun, self._journal.stamp(), heads)
+                if news or self._rest is None or not self._rest.holds(rest, UNTHOUGHT * self.interval):
+                    await self._decide(self._in_force, heads)
+                    self._told.decided(loop.time() - begun)
+                    self._rest = rest if self.last is not None and self._at_rest(self.last) else None
+            await asyncio.sleep(self._pace.spent(loop.time() - begun, loop.time()))
+
+    def _at_rest(self, done: Pass) -> bool:
+        """Whether nothing is to be done, and nothing waits for a time or a person: then only news lead elsewhere."""
+        return not (
+            done.plan.actions
+            or done.plan.suspended
+            or done.desired.windows
+            or self._memory.attempts
+            or self._unsettled
+            or self._borrowed
+            or self.under_way()
+            or any(status.phase in _RESTLESS for status in self.statuses)
+        )
 
     def _until_next(self, now: float) -> float:
         times = [now + self.interval, *(until for _, until in self._foreign.values() if until > now)]
@@ -245,11 +292,13 @@ class Loop:
                 times.append(now + (change - wall).total_seconds())
         return max(0.0, min(times) - now) + 0.001
 
-    async def _first_looks(self) -> None:
-        """At the start, hosts that answer at once are waited for: a session may be on another one than it should."""
-        if not self._begun:
+    async def _first_looks(self) -> float:
+        """At the start, hosts that answer at once are waited for: a session may be on another one than it should.
+        Returns when that was over."""
+        if not self._begun and self._in_force is not None:
             self._begun = True
             await asyncio.wait([asyncio.create_task(self._watches.again())], timeout=FIRST_LOOKS)
+        return asyncio.get_running_loop().time()
 
     async def _decide(self, force: InForce, heads: Mapping[str, Archived]) -> None:
         views = {name: view for name, view in self._watches.views.items() if name in force.desired.hosts}
@@ -257,7 +306,7 @@ class Loop:
         related: dict[str, Relation] = {}
         for name, view in views.items():
             related |= view.relations
-            if aged := _aged(view, heads):
+            if aged := view.aged(heads):
                 # The archive has more than when the host was looked at: how the two stand is for the next look.
                 related |= dict.fromkeys(aged, "unknown")
                 self._watches.poke([name])
@@ -301,7 +350,7 @@ class Loop:
         waits = {name: held for name, (held, _) in self._foreign.items()}
         waits |= {name: Hold("borrowed", f"{who} is at work there", ENDS) for name, who in self._borrowed.items()}
         for place, held in waits.items():
-            for address in _addresses(force.desired, observed, place):
+            for address in force.addresses(observed, place):
                 hold[address] = held
         return hold | self._works.hold()
 
@@ -339,21 +388,12 @@ class Loop:
     # -- saying --------------------------------------------------------------------------------------------------
 
     def _publish(self, done: Pass) -> None:
-        before = {key(status): status for status in self.statuses}
-        found = (*self._source(), *statuses(done.desired, done.observed, done.diff, done.plan, done.agents))
-        changed = transitions(before, found)
-        self.statuses = dated(before, found, self._tuning.clock())
-        for transition in changed:
-            self._told.transition(transition)
-        self._told.published(self.statuses)
+        good, trouble = self._specs.good, self._specs.trouble
+        self._saying.decided(source_status(good.id if good else None, trouble), done)
         for waiting in self._thought:
             if not waiting.done():
                 waiting.set_result(None)
         self._thought.clear()
-
-    def _source(self) -> tuple[Status, ...]:
-        good, trouble = self._specs.good, self._specs.trouble
-        return (source_status(good.id if good else None, trouble),)
 
     async def thought(self) -> None:
         """Return after the next decision."""
@@ -415,40 +455,3 @@ class Loop:
             for name in names:
                 self._borrowed.pop(name, None)
             self._due.set()
-
-    # -- sleep ---------------------------------------------------------------------------------------------------
-
-    async def _mind_sleep(self) -> None:
-        """After this machine slept its connections are dead and do not know it: open new ones, look at once."""
-        slept = self._tuning.slept()
-        while True:
-            await asyncio.sleep(5.0)
-            now = self._tuning.slept()
-            if now - slept > SLEPT:
-                LOG.info("slept for %.0f s: connects again", now - slept)
-                await self._hosts.close()
-                self._watches.poke()
-            slept = now
-
-
-def _essence(view: View) -> tuple[object, object]:
-    """What of a view decisions rest on: not when it was."""
-    seen = view.seen
-    return (replace(seen, now=0) if isinstance(seen, Reached) else seen), view.relations
-
-
-def _aged(view: View, heads: Mapping[str, Archived]) -> list[str]:
-    """The sessions of a host that are not live and of which the archive has something else since the look."""
-    seen = view.seen.sessions if isinstance(view.seen, Reached) else {}
-    return [name for name, found in seen.items() if not found.live and heads.get(name) != view.heads.get(name)]
-
-
-def _addresses(desired: Desired, observed: Observed, place: str) -> set[str]:
-    """The addresses that a held host, or a held address, stands for."""
-    if place.startswith(("session.", "group_chat.")):
-        return {place}
-    seen = observed.hosts.get(place)
-    there = seen.sessions.items() if isinstance(seen, Reached) else ()
-    return {desired.address(name) for name, session in desired.sessions.items() if session.host == place} | {
-        address_of(name, found.record.agent if found.record else "") for name, found in there
-    }

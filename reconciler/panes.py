@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable
 
 from reconciler.errors import HostError
-from reconciler.runtimes.operations import pane_question
+from reconciler.runtimes.operations import NEWS_OF_END, pane_question
 from reconciler.transports import Channel
 
 LOG = logging.getLogger(__name__)
@@ -23,6 +23,10 @@ LINE = 16_384  # bytes of one line; titles are shorter
 NEWS = 256_000  # bytes of news in a second: more than thousands of events
 ANSWER = 1_000_000  # bytes of one answer: more than 500 sessions have to say
 _MARK = re.compile(rb"%(begin|end|error) ([0-9]{1,12} [0-9]{1,12}) ([0-9])")
+# A hook says so, or our wrapper, or tmux, which names the windows of the dead by itself.
+_ENDED = re.compile(
+    rb"%window-renamed @[0-9]{1,9} " + NEWS_OF_END.encode() + rb"|%(unlinked-)?window-renamed .*\[dead\]"
+)
 _NEWS = (b"%sessions-changed", b"%window-", b"%unlinked-window-", b"%session-")
 
 
@@ -32,6 +36,7 @@ class Panes:
     def __init__(self, name: str, channel: Channel, noticed: Callable[[], None]) -> None:
         self.name = name
         self.alive = True
+        self.ended = False  # that some agent has ended was told; whoever looks because of it takes this back
         self._channel = channel
         self._noticed = noticed
         self._asked: deque[asyncio.Future[bytes | None]] = deque()
@@ -99,6 +104,7 @@ class Panes:
                 else:
                     said += len(line)
                     news = news or line.startswith(_NEWS)
+                    self.ended = self.ended or _ENDED.fullmatch(line) is not None
             if news:
                 self._noticed()
             if len(pending) > LINE or said > NEWS or (block is not None and block.size > ANSWER):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -12,6 +13,9 @@ from reconciler.core.report import Event
 from reconciler.core.spec import Desired
 from reconciler.core.status import Status
 from reconciler.core.transitions import Transition
+
+SLEPT = 20.0  # seconds by which a machine must have slept for its connections to count as broken
+MINDS = 5.0  # seconds
 
 
 def slept() -> float:
@@ -21,6 +25,17 @@ def slept() -> float:
     if hasattr(time, "CLOCK_UPTIME_RAW"):  # macOS
         return time.clock_gettime(time.CLOCK_MONOTONIC) - time.clock_gettime(time.CLOCK_UPTIME_RAW)
     return 0.0
+
+
+async def mind_sleep(asleep: Callable[[], float], woken: Callable[[float], Awaitable[None]]) -> None:
+    """For ever: `woken` is told for how long this machine slept; `asleep` says for how long it has in all."""
+    before = asleep()
+    while True:
+        await asyncio.sleep(MINDS)
+        now = asleep()
+        if now - before > SLEPT:
+            await woken(now - before)
+        before = now
 
 
 class Specs(Protocol):

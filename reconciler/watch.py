@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from reconciler.core.memory import CAP, TERMINAL, back_off
-from reconciler.core.observed import HostSeen, Unreached
+from reconciler.core.observed import HostSeen, Reached, Unreached
 from reconciler.core.transcript import Archived, Relation
 
 LOG = logging.getLogger(__name__)
@@ -31,6 +31,19 @@ class View:
     took: float = 0.0
     at: float = 0.0  # when it ended, by the loop's clock
     checks: tuple[tuple[str, str], ...] = ()
+    heard: float | None = None  # when the host said, before this look, that something had changed
+
+    def same(self, other: View) -> bool:
+        """Whether decisions rest on the same: all but when it was."""
+        one, two = self.seen, other.seen
+        if isinstance(one, Reached) and isinstance(two, Reached):
+            one = replace(one, now=two.now)
+        return one == two and self.relations == other.relations
+
+    def aged(self, heads: Mapping[str, Archived]) -> list[str]:
+        """The sessions that are not live and of which the archive has something else since the look."""
+        seen = self.seen.sessions if isinstance(self.seen, Reached) else {}
+        return [name for name, found in seen.items() if not found.live and heads.get(name) != self.heads.get(name)]
 
 
 class Watch:
@@ -52,6 +65,7 @@ class Watch:
         self._wake = asyncio.Event()
         self._begun = 0
         self._heard = 0.0  # when it last looked because the host said so
+        self._news: float | None = None  # when the host said first what no look has answered yet
         self._nudged: asyncio.TimerHandle | None = None
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
 
@@ -62,6 +76,8 @@ class Watch:
     def nudge(self) -> None:
         """The host says that something may have changed: look now, but not more often than it may say so."""
         loop = asyncio.get_running_loop()
+        if self._news is None:
+            self._news = loop.time()
         if self._nudged is not None and not self._nudged.cancelled() and self._nudged.when() > loop.time():
             return  # that look is to come
         at = max(loop.time(), self._heard + NUDGES)
@@ -81,12 +97,13 @@ class Watch:
         while True:
             self._wake.clear()
             self._begun += 1
+            heard, self._news = self._news, None
             view = await self._look(self.name)
-            self._changed(self.name, view)
+            self._changed(self.name, view if heard is None else replace(view, heard=heard))
             self._answer()
             failures = failures + 1 if isinstance(view.seen, Unreached) else 0
             try:
-                async with asyncio.timeout(self._pause(view.seen, failures)):
+                async with asyncio.timeout_at(self._next(view.seen, failures)):
                     await self._wake.wait()
             except TimeoutError:
                 pass
@@ -97,16 +114,19 @@ class Watch:
                 future.set_result(None)
         self._waiting = [(n, future) for n, future in self._waiting if n > self._begun]
 
-    def _pause(self, seen: HostSeen, failures: int) -> float:
-        interval = self._interval()
+    def _next(self, seen: HostSeen, failures: int) -> float:
+        """When to look again, by the loop's clock."""
+        now, interval = asyncio.get_running_loop().time(), self._interval()
         if not isinstance(seen, Unreached):
-            if self._begun == 1:
-                return interval * self._dice()  # hosts that were first looked at together part here
-            return interval * (1 + JITTER * (2 * self._dice() - 1))
+            # Hosts that were first looked at together part here. Never later than the interval: a look that comes
+            # before the keepalive spares it. Several hosts at one moment spare waking up for each.
+            pause = self._dice() if self._begun == 1 else 1 - JITTER * self._dice()
+            together = interval * JITTER / 2
+            return max(now, (now + interval * pause) // together * together)
         if seen.code in TERMINAL:
-            return CAP  # a person has to do something; then they ask, or commit
+            return now + CAP  # a person has to do something; then they ask, or commit
         # A host that comes back is seen within an interval; a hiccup sooner.
-        return min(0.5 + back_off(failures, self._dice()), interval)
+        return now + min(0.5 + back_off(failures, self._dice()), interval)
 
     def stop(self) -> None:
         """Nobody waits for this host any more."""

@@ -166,6 +166,7 @@ class _Json:
         self._print({
             "type": "condition", "address": t.address, "host": t.host, "condition": t.type, "before": t.before,
             "after": t.after, "reason": t.reason, "message": t.message,
+            **({"heard": round(t.heard, 3)} if t.heard is not None else {}),
         })  # fmt: skip
 
     def _print(self, document: dict[str, Any]) -> None:

@@ -331,6 +331,21 @@ def _present(desired: Desired, name: str, session: Session, seen: SessionSeen, h
     return Entry(name, "in-sync", session.host, "in-sync", "as declared", session, seen)
 
 
+def seen_again(desired: Desired, entry: Entry, host: Reached) -> Entry | None:
+    """What becomes of an entry by one more look at its host alone.
+
+    None where more than that host decides, where it says less than before, and where nothing is different.
+    """
+    before, seen, session = entry.seen, host.sessions.get(entry.name), entry.desired
+    if session is None or before is None or seen is None or seen.record is None or seen == before:
+        return None
+    if entry.kind == "unknown" or entry.reason in ("twice", "renamed", "suspended") or seen.called or entry.origin:
+        return None
+    if not entry.host == session.host == host.name or seen.state in ("unknown", "broken"):
+        return None
+    return _present(desired, entry.name, session, seen, host)
+
+
 def _why_gone(seen: SessionSeen, host: Reached) -> tuple[str, str]:
     if seen.state == "stopped":
         return "stopped", "it was stopped; its record is kept"

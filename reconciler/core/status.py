@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 from reconciler.core.agent import Agent
@@ -17,6 +17,7 @@ from reconciler.core.spec import Desired
 Truth = Literal["True", "False", "Unknown"]
 # Reasons for which nothing is done now, and which pass by themselves.
 PASSING = frozenset({"in-progress", "back-off", "starting", "dependency", "borrowed"})
+_READY = ("running", "idle", "busy", "waiting", "completed", "stopped")  # phases of a session that is as it should be
 _WAITING = ("suspended", "window")  # blocked until a time or a person, not because something is wrong
 
 
@@ -55,6 +56,24 @@ def statuses(
         action = actions.get((entry.address, entry.host))
         found.append(_session(desired, observed, entry, action, agents, plan))
     return tuple(found)
+
+
+def seen_again(before: Status, entry: Entry, host: Reached, agents: Mapping[str, Agent]) -> Status:
+    """The status of a session after one more look at its host; what was decided stands until the next decision."""
+    phase = _phase(entry, None, agents)
+    ready: Truth = "True" if phase in _READY else "False"
+    conditions = (
+        Condition("Ready", ready, entry.reason, entry.message),
+        *(condition for condition in before.conditions if condition.type != "Ready"),
+    )
+    seen = _observed(entry, host, agents)
+    return replace(before, phase=phase, conditions=conditions, seen=seen, message=entry.message)
+
+
+def older(status: Status, seconds: float) -> Status:
+    """The same status so much later: nobody has looked since."""
+    age = status.seen.get("age")
+    return replace(status, seen={**status.seen, "age": age + int(seconds)}) if isinstance(age, int) else status
 
 
 class Trouble(Protocol):
@@ -109,7 +128,7 @@ def _session(
     seen, host = entry.seen, observed.hosts.get(entry.host)
     phase = _phase(entry, action, agents)
     hold = plan.suspended.get(entry.address) if entry.kind != "unknown" else None
-    ready: Truth = "True" if phase in ("running", "idle", "busy", "waiting", "completed", "stopped") else "False"
+    ready: Truth = "True" if phase in _READY else "False"
     if entry.kind == "unknown":
         ready = "Unknown"
     message = action.message if action else ""

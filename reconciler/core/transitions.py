@@ -12,7 +12,10 @@ Key = tuple[str, str]  # address and host: an orphan may bear a name on two host
 
 @dataclass(frozen=True)
 class Transition:
-    """One resource whose phase or one of whose conditions is another one now. `type` is `Phase` or the condition's."""
+    """One resource whose phase or one of whose conditions is another one now. `type` is `Phase` or the condition's.
+
+    `heard` is the wall-clock time at which its host said of itself that something had changed, before anybody looked.
+    """
 
     address: str
     host: str
@@ -21,6 +24,7 @@ class Transition:
     after: str
     reason: str = ""
     message: str = ""
+    heard: float | None = None
 
 
 def key(status: Status) -> Key:

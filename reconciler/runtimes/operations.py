@@ -99,6 +99,7 @@ def look_call(
 
 _PANES = "#{session_name}\t#{pane_pid}\t#{pane_dead}\t#{session_attached}\t#{pane_title}"
 CONTROL = "_ctl"  # the hidden session of control clients; no session of a fleet can have this name
+NEWS_OF_END = "news"  # what its window is called once an agent has ended; run.sh does the same
 
 
 def pane_question() -> str:
@@ -114,7 +115,7 @@ def control_command(path: str, state_dir: str) -> tuple[str, ...]:
     whoever attaches next.
     """
     here = f"#{{S:#{{?#{{==:#{{session_name}},{CONTROL}}},1,}}}}"
-    hook = f"if-shell -F '{here}' 'run-shell -b -C \"rename-window -t ={CONTROL}: news\"'"
+    hook = f"if-shell -F '{here}' 'run-shell -b -C \"rename-window -t ={CONTROL}: {NEWS_OF_END}\"'"
     argv = [
         "tmux", "-u", "-N", "-S", f"{state_dir}/tmux", "-C", "new-session", "-A", "-s", CONTROL, "-x", "20", "-y", "5",
         "-f", "no-output,ignore-size", "exec cat", ";",

@@ -12,11 +12,14 @@ from watchfiles._rust_notify import RustNotify, WatchfilesRustInternalError
 
 from reconciler.errors import SourceError, SpecError
 from reconciler.sources import Revision
+from reconciler.sources._bell import Bell
 from reconciler.sources.directory import Known, load_counted
 
 _QUIET_MS = 150  # so long nothing more may happen before a change counts as finished
 _BURST_MS = 1500  # but no longer than this
 _LOOK_MS = 500  # how often to look whether the directory is still the same one
+_UNRUNG = 2.0  # seconds without a ring after which to look whether the directory is still the same one
+_SILENT = 15  # so often; then the watcher is asked though nothing rang
 _SETTLE = 0.1
 _SETTLE_TRIES = 20
 _UNWATCHED = 5.0
@@ -55,6 +58,7 @@ class DirectorySource:
         self._armed = asyncio.Event()
         self._last = ""
         self._known = Known()
+        self._silent = 0
 
     async def read(self) -> Revision:
         """The specs as they are. What is new is read again until two reads agree, so that no half-written file counts.
@@ -139,18 +143,34 @@ class DirectorySource:
             watcher = await asyncio.to_thread(RustNotify, [self.name], False, False, 300, True, True)
         except (OSError, WatchfilesRustInternalError):
             return await self._cannot_watch()
-        with watcher:
+        bell = self._hang_bell()
+        with watcher, contextlib.closing(bell) if bell is not None else contextlib.nullcontext():
             now = self._identity()
             if now == identity:
                 self._rearmed()
+            due = True  # at first: what changed before the bell hung rang for nobody
             while now == identity and not self._stop.is_set():
-                paths = [path for path in await self._wait_for_changes(watcher) if matters(path, self.name)]
+                changed = await self._wait_for_changes(watcher) if due else []
+                paths = [path for path in changed if matters(path, self.name)]
                 now = self._identity()
                 if paths:
                     self._told.set()
                 if any(os.path.islink(path) or os.path.isdir(path) for path in paths):  # noqa: ASYNC240 - a few stats
                     break  # watch what is there now
+                due = bell is None or self._is_due(await bell.rung(_UNRUNG))
         return now
+
+    def _hang_bell(self) -> Bell | None:
+        """Asking the watcher wakes a thread several times a second: where the kernel tells when, it is asked then."""
+        try:
+            return Bell(self.name)
+        except OSError:
+            return None
+
+    def _is_due(self, rung: bool) -> bool:
+        """Whether to ask the watcher: it rang, or has not for so long that it is asked all the same."""
+        self._silent = 0 if rung or self._silent >= _SILENT else self._silent + 1
+        return self._silent == 0
 
     async def _wait_for_changes(self, watcher: RustNotify) -> list[str]:
         waiting = asyncio.ensure_future(asyncio.to_thread(watcher.watch, _BURST_MS, _QUIET_MS, _LOOK_MS, self._stop))

@@ -373,3 +373,24 @@ async def test_whoever_looks_once_leaves_nothing_behind(machine: Machine) -> Non
         await it.settle()
         assert list((machine.state / "looks").iterdir())
     assert not list((machine.state / "looks").iterdir())
+
+
+async def test_an_end_that_was_told_is_confirmed_by_one_look(machine: Machine) -> None:
+    ours = machine.lease()
+    assert launch(machine, ours, ("sleep", "1000"), strategy="tmux")["ok"]
+    note = next((machine.state / "sessions/api").glob("process.*"))
+    async with eye(machine) as it:
+        await it.listening()
+        await it.settle()
+        os.kill(int(note.read_text().split()[0]), signal.SIGKILL)
+        dead = ["/usr/bin/tmux", "-S", str(machine.state / "tmux"), "list-panes", "-a", "-F", "#{pane_dead}"]
+        await until(lambda: b"1" in subprocess.run(dead, capture_output=True, check=True).stdout)
+        panes = it.looker._panes
+        assert panes is not None
+        await until(lambda: panes.ended)
+        assert it.news.is_set()
+        before = len(it.transport.shell.writes)
+        seen = await it.look()
+        assert (seen.sessions["api"].state, len(it.transport.shell.writes) - before) == ("exited", 1)
+        assert it.looker.listens
+        assert timeless(seen) == timeless(await it.whole())

@@ -535,3 +535,30 @@ def test_an_end_that_is_just_being_noted_is_not_taken_for_a_loss(anywhere: Machi
     seen = anywhere.seen()
     later.join()
     assert (seen.state, seen.exit and seen.exit.code) == ("exited", 137)
+
+
+def test_how_an_agent_ended_is_noted_before_it_is_told_and_the_terminal_waits_for_neither(machine: Machine) -> None:
+    ours = machine.lease()
+    told = machine.home / "told"
+    place = machine.state / "sessions/api"
+    (machine.bin / "tmux").write_text(
+        f'#!/bin/dash\ncase " $* " in *" rename-window "*) [ -e {place}/exit.1 ] && echo noted >{told}; sleep 2; '
+        f'echo over >>{told} ;; *) exec /usr/bin/tmux "$@" ;; esac\n'
+    )
+    (machine.bin / "tmux").chmod(0o755)
+    assert launch(machine, ours, ("sh", "-c", "sleep 0.5; exit 7"), strategy="tmux")["ok"]
+    until(told.exists)
+    panes = ["/usr/bin/tmux", "-S", str(machine.state / "tmux"), "list-panes", "-a", "-F", "#{pane_dead}"]
+    until(lambda: subprocess.run(panes, capture_output=True, check=True).stdout == b"1\n")
+    assert told.read_text() == "noted\n", "who waits for tmux keeps its terminal open as long"
+    seen = machine.seen()
+    assert seen.exit is not None
+    assert (seen.state, seen.exit.code) == ("exited", 7)
+    until(lambda: told.read_text() == "noted\nover\n")
+
+
+def until(there: Callable[[], bool]) -> None:
+    end = time.monotonic() + 20
+    while not there():
+        assert time.monotonic() < end
+        time.sleep(0.02)

@@ -222,3 +222,27 @@ async def test_closing_ends_the_watch_and_whoever_waits_for_nothing_is_not_held_
     waiting.cancel()
     await asyncio.wait([waiting])
     assert [task for task in asyncio.all_tasks() if task is not asyncio.current_task()] == []
+
+
+async def test_nobody_asks_for_changes_that_the_kernel_tells_of(specs: Path) -> None:
+    source = DirectorySource(str(specs))
+    await source.read()
+    await asyncio.sleep(1.0)
+    try:
+        before = _wakes()
+        await asyncio.sleep(3.0)
+        assert _wakes() - before < 10, "asking all the time takes two dozen"
+        (specs / "later.toml").write_text('[sessions.later]\nagent = "shell"\nargs = ["x"]\n')
+        assert await changed(source, 3.0)
+        (specs / "below").mkdir()
+        await asyncio.sleep(1.0)
+        (specs / "below/deep.toml").write_text('[sessions.deep]\nagent = "shell"\nargs = ["x"]\n')
+        assert await until(source, {"a", "later", "deep"})
+    finally:
+        await source.close()
+
+
+def _wakes() -> int:
+    """How often the threads of this process have been woken up."""
+    found = Path("/proc/self/task").glob("*/status")
+    return sum(int(path.read_text().split("\nvoluntary_ctxt_switches:")[1].split()[0]) for path in found)
