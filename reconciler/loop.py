@@ -332,14 +332,14 @@ class Loop:
         options = Options(restart=tuple(sorted(self._restart)))
         hold = self._hold(force, evidence.observed)
         now = datetime.fromtimestamp(self._tuning.clock(), UTC)
-        done = consider(force.desired, evidence, self._journal, now, options, hold)
+        done = consider(force.desired, evidence, self._journal, now, options, hold, force.thought)
         try:
             check_stops(done.plan, force.desired.fleet.max_stop, lambda: limit_of(force.desired))
         except GuardError as error:
             # The rest goes on: what has died comes back, whatever is refused.
             refused = Hold(error.code, error.message, error.remedy)
             hold |= {action.address: refused for action in done.plan.actions if action.stops_running}
-            done = consider(force.desired, evidence, self._journal, now, options, hold)
+            done = consider(force.desired, evidence, self._journal, now, options, hold, force.thought)
         return done
 
     def _hold(self, force: InForce, observed: Observed) -> dict[str, Hold]:
@@ -389,7 +389,8 @@ class Loop:
 
     def _publish(self, done: Pass) -> None:
         good, trouble = self._specs.good, self._specs.trouble
-        self._saying.decided(source_status(good.id if good else None, trouble), done)
+        known = self._in_force.thought if self._in_force is not None else None
+        self._saying.decided(source_status(good.id if good else None, trouble), done, known)
         for waiting in self._thought:
             if not waiting.done():
                 waiting.set_result(None)

@@ -14,6 +14,7 @@ from reconciler.core.agent import Agent
 from reconciler.core.diff import Diff, announced, compare, owners
 from reconciler.core.guards import check_emptiness, check_stops, contested, limit_of
 from reconciler.core.holds import Hold, open_gate, suspended
+from reconciler.core.known import Known
 from reconciler.core.observed import HostSeen, Observed, Reached
 from reconciler.core.plan import LAUNCHES, Plan, make_plan
 from reconciler.core.report import Report
@@ -104,10 +105,12 @@ def consider(
     now: datetime,
     options: Options | None = None,
     hold: Mapping[str, Hold] | None = None,
+    known: Known | None = None,
 ) -> Pass:
-    """Think, and look at no host again. `hold` is what waits for reasons of the caller's own."""
+    """Think, and look at no host again. `hold` is what waits for reasons of the caller's own. `known` is what the
+    last pass left there: whatever rests on the same is not worked out again, and the outcome is the same."""
     with garbage.held_off():
-        return _considered(desired, evidence, journal, now, options or Options(), hold or {})
+        return _considered(desired, evidence, journal, now, options or Options(), hold or {}, known)
 
 
 def _considered(
@@ -117,15 +120,16 @@ def _considered(
     now: datetime,
     options: Options,
     hold: Mapping[str, Hold],
+    known: Known | None,
 ) -> Pass:
     observed, heads = evidence.observed, evidence.heads
-    agents = drivers.agents(desired, agents_seen(observed))
+    agents = _agents(desired, agents_seen(observed), known)
     taken = {name_of(address(desired, text)) for text in options.take_over}
     # Where the journal is lost, the archive still knows from which host a conversation came last.
     last = {name: found.host for name, found in heads.items() if name in desired.sessions and found.host}
     went = {name: host for name, host in announced(observed).items() if name in desired.sessions}
     places = {name: host for name, host in {**last, **journal.places(), **went}.items() if name not in taken}
-    diff = compare(desired, observed, places)
+    diff = compare(desired, observed, places, known)
     silent = [name for name, found in observed.hosts.items() if not isinstance(found, Reached)]
     plan = make_plan(
         diff, desired, observed, agents, plan_id=options.plan_id or secrets.token_hex(16), controller=holder(),
@@ -136,9 +140,20 @@ def _considered(
         },
         restart=frozenset(address(desired, text) for text in options.restart), archive=heads,
         relations=evidence.relations, taken=frozenset(taken),
-        gate=gate(desired, now) if not options.ignore_windows else open_gate,
+        gate=gate(desired, now) if not options.ignore_windows else open_gate, known=known,
     )  # fmt: skip
     return Pass(desired, agents, observed, diff, plan, evidence.archive)
+
+
+def _agents(desired: Desired, seen: frozenset[str], known: Known | None) -> Mapping[str, Agent]:
+    """The drivers: as long as they are the same the same objects, since one that specs declare is equal to no other."""
+    if known is None:
+        return drivers.agents(desired, seen)
+    known.about(desired)
+    if known.agents is None or known.agents[0] != seen:
+        known.agents = seen, drivers.agents(desired, seen)
+    found: Mapping[str, Agent] = known.agents[1]
+    return found
 
 
 def execution(done: Pass, hosts: Hosts, journal: Journal, tell: Tell, options: Options | None = None) -> Execution:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import replace
 
+from reconciler import garbage
 from reconciler.core.diff import Entry
 from reconciler.core.diff import seen_again as entry_again
+from reconciler.core.known import Known
 from reconciler.core.observed import Reached
-from reconciler.core.status import Status, older, statuses
+from reconciler.core.status import Key, Status, older, statuses
 from reconciler.core.status import seen_again as status_again
-from reconciler.core.transitions import Key, dated, key, transitions
+from reconciler.core.transitions import dated, key, transitions
 from reconciler.reconcile import Pass
 from reconciler.surroundings import Told
 
@@ -33,13 +35,15 @@ class Saying:
         now = self._clock()
         return tuple(older(status, now - self._later.get(key(status), self._at)) for status in self.statuses)
 
-    def decided(self, source: Status, done: Pass) -> None:
-        """Everything was thought about; `source` is the status of the specs."""
-        found = (source, *statuses(done.desired, done.observed, done.diff, done.plan, done.agents))
-        before = {key(status): status for status in self.statuses}
-        changed = transitions(before, found)
+    def decided(self, source: Status, done: Pass, known: Known | None = None) -> None:
+        """Everything was thought about; `source` is the status of the specs, `known` what the last time left."""
         self._at = self._clock()
-        self.statuses = dated(before, found, self._at)
+        with garbage.held_off():
+            before = {key(status): status for status in self.statuses}
+            found = statuses(done.desired, done.observed, done.diff, done.plan, done.agents, before, known)
+            found = (source, *found)
+            changed = transitions(before, found)
+            self.statuses = dated(before, found, self._at)
         self._done = done
         self._later.clear()
         self._by_host.clear()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from reconciler.core.chats import written_of
+from reconciler.core.known import NEVER_SEEN, HostKnown, Known, Place, different
 from reconciler.core.observed import Observed, Reached, SessionSeen, Unreached
 from reconciler.core.spec import Desired, Session, address_of, name_of
 
@@ -75,7 +76,7 @@ def fingerprint(text: str) -> str:
 
 def _plain(value: Any) -> Any:
     """A spec value as JSON data."""
-    if isinstance(value, str | int):
+    if isinstance(value, (str, int)):
         return value
     if hasattr(value, "model_dump"):
         return value.model_dump(mode="json", by_alias=True, exclude_unset=True)
@@ -111,9 +112,10 @@ def written(desired: Desired, name: str) -> dict[str, Any]:
     session = desired.sessions[name]
     result = _keys(session, LAUNCH_KEYS)
     host = desired.hosts[session.host]
-    for key, value in _keys(host, HOST_KEYS).items():
-        if key not in ("workdir", "strategy") or key not in result:
-            result[f"host.{key}"] = value
+    if not host.model_fields_set.isdisjoint(HOST_KEYS):
+        for key, value in _keys(host, HOST_KEYS).items():
+            if key not in ("workdir", "strategy") or key not in result:
+                result[f"host.{key}"] = value
     if session.agent in host.agents:
         for key, value in _keys(host.agents[session.agent], ("command", "env")).items():
             result[f"host.agents.{key}"] = value
@@ -149,16 +151,54 @@ def _masked(value: object, word: str = "set") -> str | None:
     return None if value is None else f"({word})"
 
 
-def compare(desired: Desired, observed: Observed, last_seen: Mapping[str, str] | None = None) -> Diff:
+def compare(
+    desired: Desired, observed: Observed, last_seen: Mapping[str, str] | None = None, known: Known | None = None
+) -> Diff:
     """Find for each session what is the matter. Pure; the same arguments give the same entries.
 
-    `last_seen` is what observation alone cannot tell: the host on which the journal last saw each session.
+    `last_seen` is what observation alone cannot tell: the host on which the journal last saw each session. `known` is
+    what the last time left there, for the next: entries that rest on the same are the same objects.
     """
+    if known is None:
+        return _compared(desired, observed, last_seen or {})
+    known.about(desired)
+    known.recognise(observed)
+    was: _Compared = known.compared or _Compared.nothing(desired)
+    now = replace(was, hosts=known.hosts, last=dict(last_seen or {}), reached=observed.reached)
+    known.anew["entries"] = anew = []
+    changed = different(was.hosts, now.hosts)
+    for name in desired.sessions if known.compared is None else _touched(desired, was, now, changed):
+        host = known.hosts.get(desired.sessions[name].host, NEVER_SEEN)
+        places, last = known.places.get(name, ()), now.last.get(name)
+        basis = (host.facts, host.sessions.get(name), places, last, last in now.reached)
+        if now.bases.get(name) != basis or name in now.renames:
+            entry = _renamed(desired, observed, name, now.renames.get(name))
+            now.declared[name] = entry or _declared(desired, observed, last, places, name)
+            now.bases[name] = basis
+            anew.append(name)
+            now.renamed.pop(name, None)
+            if entry is not None and entry.reason == "renamed" and entry.seen is not None:
+                now.renamed[name] = entry.host, entry.seen.name
+    now.hidden = frozenset(now.renamed.values())
+    for at in changed if now.hidden == was.hidden else {*was.hosts, *now.hosts}:
+        before = {entry.name: entry for entry in now.orphans.pop(at, ())}
+        found = [_left(at, seen, before, anew) for seen in _of_no_spec(desired, known, at) if now.shows(at, seen)]
+        if found:
+            now.orphans[at] = found
+    if known.compared is None or was.last != now.last:
+        now.behind = _left_behind(desired, now.last)
+    known.compared = now
+    orphans = [entry for host in known.hosts for entry in now.orphans.get(host, ())] if now.orphans else []
+    return Diff((*now.declared.values(), *orphans, *now.behind))
+
+
+def _compared(desired: Desired, observed: Observed, last_seen: Mapping[str, str]) -> Diff:
+    """The same of who keeps nothing for a next time."""
     places = _places(observed)
     renames = {name_of(m.to): name_of(m.from_) for m in desired.moved}
     entries = [
         _renamed(desired, observed, name, renames.get(name))
-        or _declared(desired, observed, (last_seen or {}).get(name), places.get(name, ()), name)
+        or _declared(desired, observed, last_seen.get(name), places.get(name, ()), name)
         for name in desired.sessions
     ]
     renamed = {(e.host, e.seen.name) for e in entries if e.reason == "renamed" and e.seen is not None}
@@ -169,7 +209,63 @@ def compare(desired: Desired, observed: Observed, last_seen: Mapping[str, str] |
                 for name, session in sorted(seen.sessions.items())
                 if name not in desired.sessions and _kept(session) and (host, name) not in renamed
             ]
-    return Diff((*entries, *_left_behind(desired, last_seen or {})))
+    return Diff((*entries, *_left_behind(desired, last_seen)))
+
+
+@dataclass(slots=True)
+class _Compared:
+    """The entries of the last time, and all that they rested on."""
+
+    wanted: Mapping[str, list[str]]  # the sessions that each host is to have
+    renames: Mapping[str, str]  # what these rest on is there under another name: they are always compared again
+    declared: dict[str, Entry] = field(default_factory=dict)
+    bases: dict[str, object] = field(default_factory=dict)
+    orphans: dict[str, list[Entry]] = field(default_factory=dict)  # by host
+    renamed: dict[str, tuple[str, str]] = field(default_factory=dict)  # where those are that are to be renamed, as what
+    hidden: frozenset[tuple[str, str]] = frozenset()  # all of these: they are no orphans
+    behind: list[Entry] = field(default_factory=list)
+    hosts: Mapping[str, HostKnown] = field(default_factory=dict)
+    last: Mapping[str, str] = field(default_factory=dict)
+    reached: frozenset[str] = frozenset()
+
+    @staticmethod
+    def nothing(desired: Desired) -> _Compared:
+        """Before the first time."""
+        wanted: dict[str, list[str]] = {}
+        for name, session in desired.sessions.items():
+            wanted.setdefault(session.host, []).append(name)
+        return _Compared(wanted, {name_of(m.to): name_of(m.from_) for m in desired.moved})
+
+    def shows(self, host: str, seen: SessionSeen) -> bool:
+        """Whether a session that left the specs still has something to do."""
+        return _kept(seen) and (host, seen.name) not in self.hidden
+
+
+def _touched(desired: Desired, was: _Compared, now: _Compared, changed: Iterable[str]) -> Iterable[str]:
+    """The declared sessions of which anything that their entry rests on may be another than it was."""
+    if tuple(was.hosts) != tuple(now.hosts):
+        return desired.sessions
+    names = set(was.renames)
+    for host in changed:
+        names.update(was.wanted.get(host, ()), was.hosts[host].places, now.hosts[host].places)
+    if was.last != now.last:
+        names.update(n for n in was.last.keys() | now.last.keys() if was.last.get(n) != now.last.get(n))
+    if turned := was.reached ^ now.reached:
+        names.update(name for name, host in now.last.items() if host in turned)
+    return [name for name in names if name in desired.sessions]
+
+
+def _of_no_spec(desired: Desired, known: Known, host: str) -> list[SessionSeen]:
+    here = known.hosts.get(host, NEVER_SEEN).sessions
+    return [here[name] for name in sorted(name for name in here if name not in desired.sessions)]
+
+
+def _left(host: str, seen: SessionSeen, before: Mapping[str, Entry], anew: list[Any]) -> Entry:
+    entry = before.get(seen.name)
+    if entry is None or entry.seen is not seen:
+        entry = _orphan(host, seen)
+        anew.append((host, seen.name))
+    return entry
 
 
 def _left_behind(desired: Desired, last_seen: Mapping[str, str]) -> list[Entry]:
@@ -181,8 +277,8 @@ def _left_behind(desired: Desired, last_seen: Mapping[str, str]) -> list[Entry]:
             f"it was last seen on {host}, which is not in the specs any more: declare the host again, "
             f"or let go of it: reconciler forget session.{name}",
         )
-        for name, host in sorted(last_seen.items())
-        if host not in desired.hosts and name not in desired.sessions and f"session.{name}" not in forgotten
+        for name, host in sorted(item for item in last_seen.items() if item[1] not in desired.hosts)
+        if name not in desired.sessions and f"session.{name}" not in forgotten
     ]  # fmt: skip
 
 
@@ -191,9 +287,9 @@ def _kept(seen: SessionSeen) -> bool:
     return seen.live
 
 
-def _places(observed: Observed) -> dict[str, tuple[tuple[str, SessionSeen], ...]]:
+def _places(observed: Observed) -> dict[str, tuple[Place, ...]]:
     """Where each session has a record."""
-    found: dict[str, tuple[tuple[str, SessionSeen], ...]] = {}
+    found: dict[str, tuple[Place, ...]] = {}
     for host, seen in observed.hosts.items():
         if isinstance(seen, Reached):
             for name, session in seen.sessions.items():
@@ -206,7 +302,7 @@ def _declared(
     desired: Desired,
     observed: Observed,
     last: str | None,
-    places: tuple[tuple[str, SessionSeen], ...],
+    places: tuple[Place, ...],
     name: str,
 ) -> Entry:
     session = desired.sessions[name]
@@ -259,10 +355,10 @@ def _renamed(desired: Desired, observed: Observed, name: str, old: str | None) -
     return Entry(name, "drifted", session.host, "renamed", f"it is session.{old} there", session, before)
 
 
-def _owner(places: tuple[tuple[str, SessionSeen], ...], wanted: str) -> tuple[str, SessionSeen] | None:
+def _owner(places: tuple[Place, ...], wanted: str) -> Place | None:
     """The place that has the conversation: where it lives, else where it moved to last, else where it is wanted."""
 
-    def rank(place: tuple[str, SessionSeen]) -> tuple[bool, int, bool]:
+    def rank(place: Place) -> tuple[bool, int, bool]:
         host, seen = place
         return seen.live, seen.record.moves if seen.record else -1, host == wanted
 
@@ -282,6 +378,9 @@ def owners(desired: Desired, observed: Observed) -> dict[str, str]:
 
 def announced(observed: Observed) -> dict[str, str]:
     """Where sessions went, as the hosts say that they left, though nobody saw them there: that host is silent."""
+    reached = (host for host in observed.hosts.values() if isinstance(host, Reached))
+    if not any(seen.record is not None and seen.record.to for host in reached for seen in host.sessions.values()):
+        return {}
     return {
         name: owner[1].record.to
         for name, places in _places(observed).items()
