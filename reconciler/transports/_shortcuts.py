@@ -143,7 +143,8 @@ class Writes:
 
     def _hold(self, data: bytes) -> None:
         if not self._held:
-            asyncio.get_running_loop().call_soon(self.flush)
+            loop = asyncio.get_running_loop()
+            loop.call_soon(loop.call_soon, self.flush)  # after the tasks that begin now, which say more
         self._held += data
 
     def flush(self) -> None:
