@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
+from itertools import pairwise
 
 from reconciler import watch
-from reconciler.core.observed import Unreached
+from reconciler.core.observed import Reached, Unreached
+from reconciler.simulation import clock
 from reconciler.watch import View, Watch, Watches
 
 UNKNOWN = View(Unreached("a", "auth-denied", "no"))  # terminal: its timer waits long
@@ -64,3 +67,26 @@ async def test_what_is_asked_for_waits_for_no_chatty_host() -> None:
         watches.nudge("nobody")
     finally:
         await watches.only(())
+
+
+def test_looks_come_no_later_than_the_interval_and_share_their_moments() -> None:
+    at: dict[str, list[float]] = {}
+
+    async def look(name: str) -> View:
+        at.setdefault(name, []).append(asyncio.get_running_loop().time())
+        await asyncio.sleep(0.05)
+        return View(Reached(name, name, "me", "/", "", "", "", "", 0, 0))
+
+    async def story() -> None:
+        watches = Watches(look, lambda _, __: None, lambda: 30.0, random.Random(1).random)
+        await watches.only(f"h{number}" for number in range(100))
+        await asyncio.sleep(600)
+        await watches.only(())
+
+    clock.run(story)
+    pauses = [late - early for times in at.values() for early, late in pairwise(times[1:])]
+    assert min(pauses) > 25
+    assert max(pauses) <= 30.1, "so that no keepalive comes before it"
+    moments = {moment for times in at.values() for moment in times[1:]}
+    assert len(moments) < 0.25 * sum(map(len, at.values()))
+    assert max(sum(abs(t - moment) < 0.1 for times in at.values() for t in times[3:]) for moment in moments) < 30
