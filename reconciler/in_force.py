@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from reconciler import drivers
 from reconciler.core.agent import Agent
+from reconciler.core.known import Known
 from reconciler.core.launching import checks_of
 from reconciler.core.observed import HostSeen, Observed, Reached, SessionSeen, Unreached
 from reconciler.core.spec import Desired
@@ -47,6 +48,7 @@ class InForce:
     known: Mapping[str, Archived] | None = None
     kept: Mapping[str, Archived] | None = None  # what `known` was: the same object for as long as it is the same
     compared: dict[str, Compared] = field(default_factory=dict)
+    thought: Known = field(default_factory=Known)  # what the last pass found, for the next
 
     @staticmethod
     def of(desired: Desired, leases: Leases) -> InForce:

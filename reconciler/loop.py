@@ -283,14 +283,14 @@ class Loop:
         options = Options(restart=tuple(sorted(self._restart)))
         hold = self._hold(force, evidence.observed)
         now = datetime.fromtimestamp(self._tuning.clock(), UTC)
-        done = consider(force.desired, evidence, self._journal, now, options, hold)
+        done = consider(force.desired, evidence, self._journal, now, options, hold, force.thought)
         try:
             check_stops(done.plan, force.desired.fleet.max_stop, limit_of(force.desired))
         except GuardError as error:
             # The rest goes on: what has died comes back, whatever is refused.
             refused = Hold(error.code, error.message, error.remedy)
             hold |= {action.address: refused for action in done.plan.actions if action.stops_running}
-            done = consider(force.desired, evidence, self._journal, now, options, hold)
+            done = consider(force.desired, evidence, self._journal, now, options, hold, force.thought)
         return done
 
     def _hold(self, force: InForce, observed: Observed) -> dict[str, Hold]:

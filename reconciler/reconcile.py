@@ -13,6 +13,7 @@ from reconciler.core.agent import Agent
 from reconciler.core.diff import Diff, announced, compare, owners
 from reconciler.core.guards import check_emptiness, check_stops, contested, limit_of
 from reconciler.core.holds import Hold, open_gate, suspended
+from reconciler.core.known import Known
 from reconciler.core.observed import HostSeen, Observed, Reached
 from reconciler.core.plan import LAUNCHES, Plan, make_plan
 from reconciler.core.report import Report
@@ -102,10 +103,12 @@ def consider(
     now: datetime,
     options: Options | None = None,
     hold: Mapping[str, Hold] | None = None,
+    known: Known | None = None,
 ) -> Pass:
-    """Think, and look at no host again. `hold` is what waits for reasons of the caller's own."""
+    """Think, and look at no host again. `hold` is what waits for reasons of the caller's own. `known` is what the
+    last pass left there: whatever rests on the same is not worked out again, and the outcome is the same."""
     with garbage.held_off():
-        return _considered(desired, evidence, journal, now, options or Options(), hold or {})
+        return _considered(desired, evidence, journal, now, options or Options(), hold or {}, known or Known())
 
 
 def _considered(
@@ -115,15 +118,20 @@ def _considered(
     now: datetime,
     options: Options,
     hold: Mapping[str, Hold],
+    known: Known,
 ) -> Pass:
     observed, heads = evidence.observed, evidence.heads
-    agents = drivers.agents(desired, agents_seen(observed))
+    known.about(desired)
+    used = agents_seen(observed)
+    if known.agents is None or known.agents[0] != used:
+        known.agents = used, drivers.agents(desired, used)  # a driver that is made by specs is equal to itself alone
+    agents: Mapping[str, Agent] = known.agents[1]
     taken = {name_of(address(desired, text)) for text in options.take_over}
     # Where the journal is lost, the archive still knows from which host a conversation came last.
     last = {name: found.host for name, found in heads.items() if name in desired.sessions and found.host}
     went = {name: host for name, host in announced(observed).items() if name in desired.sessions}
     places = {name: host for name, host in {**last, **journal.places(), **went}.items() if name not in taken}
-    diff = compare(desired, observed, places)
+    diff = compare(desired, observed, places, known)
     silent = [name for name, found in observed.hosts.items() if not isinstance(found, Reached)]
     plan = make_plan(
         diff, desired, observed, agents, plan_id=options.plan_id or secrets.token_hex(16), controller=holder(),
@@ -134,7 +142,7 @@ def _considered(
         },
         restart=frozenset(address(desired, text) for text in options.restart), archive=heads,
         relations=evidence.relations, taken=frozenset(taken),
-        gate=gate(desired, now) if not options.ignore_windows else open_gate,
+        gate=gate(desired, now) if not options.ignore_windows else open_gate, known=known,
     )  # fmt: skip
     return Pass(desired, agents, observed, diff, plan, evidence.archive)
 

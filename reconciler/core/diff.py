@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from reconciler.core.chats import written_of
+from reconciler.core.known import Known, Place
 from reconciler.core.observed import Observed, Reached, SessionSeen, Unreached
 from reconciler.core.spec import Desired, Session, address_of, name_of
 
@@ -149,27 +150,68 @@ def _masked(value: object, word: str = "set") -> str | None:
     return None if value is None else f"({word})"
 
 
-def compare(desired: Desired, observed: Observed, last_seen: Mapping[str, str] | None = None) -> Diff:
+def compare(
+    desired: Desired, observed: Observed, last_seen: Mapping[str, str] | None = None, known: Known | None = None
+) -> Diff:
     """Find for each session what is the matter. Pure; the same arguments give the same entries.
 
-    `last_seen` is what observation alone cannot tell: the host on which the journal last saw each session.
+    `last_seen` is what observation alone cannot tell: the host on which the journal last saw each session. `known` is
+    what the last time left there, for the next: entries that rest on the same are the same objects.
     """
-    places = _places(observed)
-    renames = {name_of(m.to): name_of(m.from_) for m in desired.moved}
-    entries = [
-        _renamed(desired, observed, name, renames.get(name))
-        or _declared(desired, observed, (last_seen or {}).get(name), places.get(name, ()), name)
-        for name in desired.sessions
-    ]
+    known = known or Known()
+    known.about(desired)
+    known.recognise(observed)
+    before, kept = known.entries.next()
+    entries = _all_declared(desired, observed, last_seen or {}, known, before, kept)
     renamed = {(e.host, e.seen.name) for e in entries if e.reason == "renamed" and e.seen is not None}
     for host, seen in observed.hosts.items():
         if isinstance(seen, Reached):
-            entries += [
-                _orphan(host, session)
-                for name, session in sorted(seen.sessions.items())
-                if name not in desired.sessions and _kept(session) and (host, name) not in renamed
-            ]
+            here = known.sessions(host)
+            names = sorted(name for name in here if name not in desired.sessions and (host, name) not in renamed)
+            entries += [_left(host, here[name], known, before, kept) for name in names if _kept(here[name])]
     return Diff((*entries, *_left_behind(desired, last_seen or {})))
+
+
+_Entries = dict[Any, tuple[Any, Entry]]  # of declared sessions by name, of others by host and name
+
+
+def _all_declared(
+    desired: Desired,
+    observed: Observed,
+    last_seen: Mapping[str, str],
+    known: Known,
+    before: _Entries,
+    kept: _Entries,
+) -> list[Entry]:
+    """The entry of each declared session: of the last time, where everything that it rests on is the same."""
+    places, facts, nothing = known.places(), {host: known.facts(host) for host in desired.hosts}, (None, None)
+    sessions = {host: known.sessions(host) for host in desired.hosts}
+    silent = {name for name, host in last_seen.items() if not isinstance(observed.hosts.get(host), Reached)}
+    renames = {name_of(m.to): name_of(m.from_) for m in desired.moved}
+    entries = []
+    for name, session in desired.sessions.items():
+        host = session.host
+        found, last = places.get(name, ()), last_seen.get(name)
+        basis = (facts[host], sessions[host].get(name), found, last, name in silent)
+        was, entry = before.get(name, nothing)
+        if was != basis or entry is None or name in renames:  # a rename rests on what is there under another name
+            entry = _renamed(desired, observed, name, renames.get(name)) or _declared(
+                desired, observed, last, found, name
+            )
+            known.entries.anew.append(name)
+        kept[name] = basis, entry
+        entries.append(entry)
+    return entries
+
+
+def _left(host: str, seen: SessionSeen, known: Known, before: _Entries, kept: _Entries) -> Entry:
+    key = host, seen.name
+    was, entry = before.get(key, (None, None))
+    if was is not seen or entry is None:
+        entry = _orphan(host, seen)
+        known.entries.anew.append(key)
+    kept[key] = seen, entry
+    return entry
 
 
 def _left_behind(desired: Desired, last_seen: Mapping[str, str]) -> list[Entry]:
@@ -191,22 +233,18 @@ def _kept(seen: SessionSeen) -> bool:
     return seen.live
 
 
-def _places(observed: Observed) -> dict[str, tuple[tuple[str, SessionSeen], ...]]:
+def _places(observed: Observed) -> dict[str, tuple[Place, ...]]:
     """Where each session has a record."""
-    found: dict[str, tuple[tuple[str, SessionSeen], ...]] = {}
-    for host, seen in observed.hosts.items():
-        if isinstance(seen, Reached):
-            for name, session in seen.sessions.items():
-                if session.record is not None or session.live:
-                    found[name] = (*found.get(name, ()), (host, session))
-    return found
+    known = Known()
+    known.recognise(observed)
+    return known.places()
 
 
 def _declared(
     desired: Desired,
     observed: Observed,
     last: str | None,
-    places: tuple[tuple[str, SessionSeen], ...],
+    places: tuple[Place, ...],
     name: str,
 ) -> Entry:
     session = desired.sessions[name]
@@ -259,10 +297,10 @@ def _renamed(desired: Desired, observed: Observed, name: str, old: str | None) -
     return Entry(name, "drifted", session.host, "renamed", f"it is session.{old} there", session, before)
 
 
-def _owner(places: tuple[tuple[str, SessionSeen], ...], wanted: str) -> tuple[str, SessionSeen] | None:
+def _owner(places: tuple[Place, ...], wanted: str) -> Place | None:
     """The place that has the conversation: where it lives, else where it moved to last, else where it is wanted."""
 
-    def rank(place: tuple[str, SessionSeen]) -> tuple[bool, int, bool]:
+    def rank(place: Place) -> tuple[bool, int, bool]:
         host, seen = place
         return seen.live, seen.record.moves if seen.record else -1, host == wanted
 
@@ -282,6 +320,9 @@ def owners(desired: Desired, observed: Observed) -> dict[str, str]:
 
 def announced(observed: Observed) -> dict[str, str]:
     """Where sessions went, as the hosts say that they left, though nobody saw them there: that host is silent."""
+    reached = (host for host in observed.hosts.values() if isinstance(host, Reached))
+    if not any(seen.record is not None and seen.record.to for host in reached for seen in host.sessions.values()):
+        return {}
     return {
         name: owner[1].record.to
         for name, places in _places(observed).items()

@@ -77,8 +77,10 @@ def suspended(desired: Desired, diff: Diff, suspensions: Iterable[Suspension]) -
 
 
 def _suspended(desired: Desired, entry: Entry, by_address: Mapping[str, Suspension]) -> Hold | None:
-    found = next((by_address[address] for address in addresses_of(entry) if address in by_address), None)
     declared = entry.desired is not None and entry.desired.suspend
+    if not declared and not by_address:
+        return None
+    found = next((by_address[address] for address in addresses_of(entry) if address in by_address), None)
     if found is not None and (found.address.startswith(("session.", "group_chat.")) or not declared):
         return Hold("suspended", found.sentence(), f"reconciler unsuspend {found.address}")
     if declared:
