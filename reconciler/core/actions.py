@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from reconciler.core.decide import decide
 from reconciler.core.decision import Decision
 from reconciler.core.diff import Change, Diff, Entry
 from reconciler.core.evidence import facts
 from reconciler.core.holds import Gate, Hold
-from reconciler.core.known import Known
+from reconciler.core.known import NEVER_SEEN, HostKnown, Known, different
 from reconciler.core.launching import Context
 from reconciler.core.observed import HostSeen, Observed, Reached, SessionSeen
 from reconciler.core.spec import Desired, Source
 from reconciler.core.steps import LaunchStep, Need, Step, Verb
+from reconciler.core.transcript import Archived, Relation
 
 SEVERITY: Mapping[Verb, int] = {
     "unknown": 0, "blocked": 0, "adopt": 1, "update": 1, "forget": 1, "start": 2, "resume": 2, "restart": 4,
@@ -77,6 +79,19 @@ class _Decided:
     action: Action | None = None
 
 
+@dataclass(slots=True)
+class _Planned:
+    """What was decided the last time, by the identity of the entries, and what all of it rested on."""
+
+    shared: tuple[object, ...]
+    decided: dict[int, _Decided] = field(default_factory=dict)
+    again: set[int] = field(default_factory=set)  # of these: what has an action, or rests on more than is kept of it
+    hosts: Mapping[str, HostKnown] = field(default_factory=dict)
+    archive: Mapping[str, Archived] = field(default_factory=dict)
+    relations: Mapping[str, Relation] = field(default_factory=dict)
+    restart: frozenset[str] = frozenset()
+
+
 def decided(
     context: Context,
     observed: Observed,
@@ -90,46 +105,83 @@ def decided(
 
     For the arguments see `make_plan`.
     """
-    known.decide_by(context.agents, context.controller, context.forgotten, context.taken)
-    before, kept = known.decisions.next()
-    moments = {name: (known.facts(name), seen) for name, seen in observed.hosts.items()}
+    shared = (context.agents, context.controller, context.forgotten, context.taken)
+    was: _Planned | None = known.planned
+    if was is None or was.shared != shared:
+        was = _Planned(shared)
+    now = replace(
+        was, hosts=known.hosts, archive=context.archive, relations=dict(context.relations), restart=restart
+    )  # fmt: skip
+    anew: list[Any] = []
+    known.anew["decisions"] = anew
+    known.planned = None
+    hidden = {at for at, why in hold.items() if why is None}
+    skipped = 0
     found: dict[str, Action] = {}
-    unchanged = 0
-    for entry in diff.entries:
-        name = entry.name
-        # An orphan may bear a name twice over the hosts.
-        key = name if entry.desired is not None else (name, entry.host)
-        was: _Decided | None = before.get(key)
-        if was is not None and was.entry is not entry:
-            was = None
-        at = was.address if was is not None else entry.address
-        if at in hold and hold[at] is None:
+    for entry in _concerned(diff, was, now) if not hidden else diff.entries:
+        at = entry.address
+        if at in hidden:
+            skipped += 1
             continue
-        facts, host = moments.get(entry.host, _NOWHERE)
-        basis = (facts, context.archive.get(name), context.relations.get(name), at in restart)
-        now = host.now if isinstance(host, Reached) else None
-        if was is None or was.basis != basis or (was.decision is not None and was.now != now):
-            known.decisions.anew.append(key)
-            decision = decide(context, observed, entry, forced=at in restart)
-            rests = basis if _rests_on_it_alone(entry, host) else None
-            was = _Decided(entry, at, rests, now, context.plan_id, decision)
-        kept[key] = was
-        if was.decision is None:
-            unchanged += 1
+        item = _decide(context, observed, entry, at, now, anew)
+        if item.decision is None:
+            (now.again.discard if item.basis is not None else now.again.add)(id(entry))
             continue
-        held = _held(entry, was.decision, hold.get(at), gate)
-        if held.steps and was.plan_id != context.plan_id:
+        now.again.add(id(entry))
+        held = _held(entry, item.decision, hold.get(at), gate)
+        if held.steps and item.plan_id != context.plan_id:
             # Its steps bear the id of an earlier plan, and nothing but the steps does: it was held until now.
-            known.decisions.anew.append(key)
-            held = decide(context, observed, entry, forced=at in restart) or held
-            was.plan_id, was.decision = context.plan_id, held
-        if was.action is None or held.steps or held != was.held:
-            was.held, was.action = held, _action(context.desired, entry, at, held)
-        found[at if entry.desired is not None else f"{at}@{entry.host}"] = was.action
-    return found, unchanged
+            now.decided.pop(id(entry))
+            item = _decide(context, observed, entry, at, now, anew)
+            held = item.decision or held
+        if item.action is None or held.steps or held != item.held:
+            item.held, item.action = held, _action(context.desired, entry, at, held)
+        # An orphan may bear a name twice over the hosts.
+        found[at if entry.desired is not None else f"{at}@{entry.host}"] = item.action
+    known.planned = now
+    return found, len(diff.entries) - skipped - len(found)
 
 
-_NOWHERE: tuple[int, HostSeen | None] = (0, None)
+def _concerned(diff: Diff, was: _Planned, now: _Planned) -> Iterable[Entry]:
+    """In the order of the diff: what had an action, and what may have one now since it rests on something else."""
+    ids = set(map(id, diff.entries))  # what is decided holds its entry: while it does, no other has that id
+    for gone in was.decided.keys() - ids:
+        del was.decided[gone]
+        was.again.discard(gone)
+    if not was.decided:
+        return diff.entries
+    wanted = (ids - was.decided.keys()) | was.again
+    hosts = {name for name in different(was.hosts, now.hosts) if _facts(was, name) != _facts(now, name)}
+    names: set[str] = set()
+    for before, after in ((was.archive, now.archive), (was.relations, now.relations)):
+        if before is not after and before != after:
+            names.update(n for n in before.keys() | after.keys() if before.get(n) != after.get(n))
+    restart = was.restart ^ now.restart
+    if hosts or names or restart:
+        wanted.update(id(e) for e in diff.entries if e.host in hosts or e.name in names or e.address in restart)
+    return [entry for entry in diff.entries if id(entry) in wanted] if wanted else ()
+
+
+def _facts(known: _Planned, host: str) -> int:
+    return known.hosts.get(host, NEVER_SEEN).facts
+
+
+def _decide(context: Context, observed: Observed, entry: Entry, at: str, now: _Planned, anew: list[Any]) -> _Decided:
+    """What is decided about an entry: what was, where all that it rests on is the same.
+
+    What has steps was made for one plan. Whoever takes them makes sure that it is this one.
+    """
+    name, forced = entry.name, at in now.restart
+    host = observed.hosts.get(entry.host)
+    clock = host.now if isinstance(host, Reached) else None
+    basis = (_facts(now, entry.host), context.archive.get(name), context.relations.get(name), forced)
+    item = now.decided.get(id(entry))
+    if item is None or item.basis != basis or (item.decision is not None and item.now != clock):
+        anew.append(name if entry.desired is not None else (entry.host, name))
+        decision = decide(context, observed, entry, forced=forced)
+        rests = basis if _rests_on_it_alone(entry, host) else None
+        item = now.decided[id(entry)] = _Decided(entry, at, rests, clock, context.plan_id, decision)
+    return item
 
 
 def _rests_on_it_alone(entry: Entry, host: HostSeen | None) -> bool:

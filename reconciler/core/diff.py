@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from reconciler.core.chats import written_of
-from reconciler.core.known import Known, Place
+from reconciler.core.known import NEVER_SEEN, HostKnown, Known, Place, different
 from reconciler.core.observed import Observed, Reached, SessionSeen, Unreached
 from reconciler.core.spec import Desired, Session, address_of, name_of
 
@@ -161,56 +161,88 @@ def compare(
     known = known or Known()
     known.about(desired)
     known.recognise(observed)
-    before, kept = known.entries.next()
-    entries = _all_declared(desired, observed, last_seen or {}, known, before, kept)
-    renamed = {(e.host, e.seen.name) for e in entries if e.reason == "renamed" and e.seen is not None}
-    for host, seen in observed.hosts.items():
-        if isinstance(seen, Reached):
-            here = known.sessions(host)
-            names = sorted(name for name in here if name not in desired.sessions and (host, name) not in renamed)
-            entries += [_left(host, here[name], known, before, kept) for name in names if _kept(here[name])]
-    return Diff((*entries, *_left_behind(desired, last_seen or {})))
+    was: _Compared = known.compared or _Compared.nothing(desired)
+    now = replace(was, hosts=known.hosts, last=dict(last_seen or {}), reached=observed.reached)
+    known.anew["entries"] = anew = []
+    changed = different(was.hosts, now.hosts)
+    for name in desired.sessions if known.compared is None else _touched(desired, was, now, changed):
+        host = known.hosts.get(desired.sessions[name].host, NEVER_SEEN)
+        places, last = known.places.get(name, ()), now.last.get(name)
+        basis = (host.facts, host.sessions.get(name), places, last, last in now.reached)
+        if now.bases.get(name) != basis or name in now.renames:
+            entry = _renamed(desired, observed, name, now.renames.get(name))
+            now.declared[name] = entry or _declared(desired, observed, last, places, name)
+            now.bases[name] = basis
+            anew.append(name)
+            now.renamed.pop(name, None)
+            if entry is not None and entry.reason == "renamed" and entry.seen is not None:
+                now.renamed[name] = entry.host, entry.seen.name
+    now.hidden = frozenset(now.renamed.values())
+    for at in changed if now.hidden == was.hidden else {*was.hosts, *now.hosts}:
+        before = {entry.name: entry for entry in now.orphans.pop(at, ())}
+        found = [_left(at, seen, before, anew) for seen in _of_no_spec(desired, known, at) if now.shows(at, seen)]
+        if found:
+            now.orphans[at] = found
+    if known.compared is None or was.last != now.last:
+        now.behind = _left_behind(desired, now.last)
+    known.compared = now
+    orphans = [entry for host in known.hosts for entry in now.orphans.get(host, ())] if now.orphans else []
+    return Diff((*now.declared.values(), *orphans, *now.behind))
 
 
-_Entries = dict[Any, tuple[Any, Entry]]  # of declared sessions by name, of others by host and name
+@dataclass(slots=True)
+class _Compared:
+    """The entries of the last time, and all that they rested on."""
+
+    wanted: Mapping[str, list[str]]  # the sessions that each host is to have
+    renames: Mapping[str, str]  # what these rest on is there under another name: they are always compared again
+    declared: dict[str, Entry] = field(default_factory=dict)
+    bases: dict[str, object] = field(default_factory=dict)
+    orphans: dict[str, list[Entry]] = field(default_factory=dict)  # by host
+    renamed: dict[str, tuple[str, str]] = field(default_factory=dict)  # where those are that are to be renamed, as what
+    hidden: frozenset[tuple[str, str]] = frozenset()  # all of these: they are no orphans
+    behind: list[Entry] = field(default_factory=list)
+    hosts: Mapping[str, HostKnown] = field(default_factory=dict)
+    last: Mapping[str, str] = field(default_factory=dict)
+    reached: frozenset[str] = frozenset()
+
+    @staticmethod
+    def nothing(desired: Desired) -> _Compared:
+        """Before the first time."""
+        wanted: dict[str, list[str]] = {}
+        for name, session in desired.sessions.items():
+            wanted.setdefault(session.host, []).append(name)
+        return _Compared(wanted, {name_of(m.to): name_of(m.from_) for m in desired.moved})
+
+    def shows(self, host: str, seen: SessionSeen) -> bool:
+        """Whether a session that left the specs still has something to do."""
+        return _kept(seen) and (host, seen.name) not in self.hidden
 
 
-def _all_declared(
-    desired: Desired,
-    observed: Observed,
-    last_seen: Mapping[str, str],
-    known: Known,
-    before: _Entries,
-    kept: _Entries,
-) -> list[Entry]:
-    """The entry of each declared session: of the last time, where everything that it rests on is the same."""
-    places, facts, nothing = known.places(), {host: known.facts(host) for host in desired.hosts}, (None, None)
-    sessions = {host: known.sessions(host) for host in desired.hosts}
-    silent = {name for name, host in last_seen.items() if not isinstance(observed.hosts.get(host), Reached)}
-    renames = {name_of(m.to): name_of(m.from_) for m in desired.moved}
-    entries = []
-    for name, session in desired.sessions.items():
-        host = session.host
-        found, last = places.get(name, ()), last_seen.get(name)
-        basis = (facts[host], sessions[host].get(name), found, last, name in silent)
-        was, entry = before.get(name, nothing)
-        if was != basis or entry is None or name in renames:  # a rename rests on what is there under another name
-            entry = _renamed(desired, observed, name, renames.get(name)) or _declared(
-                desired, observed, last, found, name
-            )
-            known.entries.anew.append(name)
-        kept[name] = basis, entry
-        entries.append(entry)
-    return entries
+def _touched(desired: Desired, was: _Compared, now: _Compared, changed: Iterable[str]) -> Iterable[str]:
+    """The declared sessions of which anything that their entry rests on may be another than it was."""
+    if tuple(was.hosts) != tuple(now.hosts):
+        return desired.sessions
+    names = set(was.renames)
+    for host in changed:
+        names.update(was.wanted.get(host, ()), was.hosts[host].places, now.hosts[host].places)
+    if was.last != now.last:
+        names.update(n for n in was.last.keys() | now.last.keys() if was.last.get(n) != now.last.get(n))
+    if turned := was.reached ^ now.reached:
+        names.update(name for name, host in now.last.items() if host in turned)
+    return [name for name in names if name in desired.sessions]
 
 
-def _left(host: str, seen: SessionSeen, known: Known, before: _Entries, kept: _Entries) -> Entry:
-    key = host, seen.name
-    was, entry = before.get(key, (None, None))
-    if was is not seen or entry is None:
+def _of_no_spec(desired: Desired, known: Known, host: str) -> list[SessionSeen]:
+    here = known.hosts.get(host, NEVER_SEEN).sessions
+    return [here[name] for name in sorted(name for name in here if name not in desired.sessions)]
+
+
+def _left(host: str, seen: SessionSeen, before: Mapping[str, Entry], anew: list[Any]) -> Entry:
+    entry = before.get(seen.name)
+    if entry is None or entry.seen is not seen:
         entry = _orphan(host, seen)
-        known.entries.anew.append(key)
-    kept[key] = seen, entry
+        anew.append((host, seen.name))
     return entry
 
 
@@ -223,8 +255,8 @@ def _left_behind(desired: Desired, last_seen: Mapping[str, str]) -> list[Entry]:
             f"it was last seen on {host}, which is not in the specs any more: declare the host again, "
             f"or let go of it: reconciler forget session.{name}",
         )
-        for name, host in sorted(last_seen.items())
-        if host not in desired.hosts and name not in desired.sessions and f"session.{name}" not in forgotten
+        for name, host in sorted(item for item in last_seen.items() if item[1] not in desired.hosts)
+        if name not in desired.sessions and f"session.{name}" not in forgotten
     ]  # fmt: skip
 
 
@@ -237,7 +269,7 @@ def _places(observed: Observed) -> dict[str, tuple[Place, ...]]:
     """Where each session has a record."""
     known = Known()
     known.recognise(observed)
-    return known.places()
+    return known.places
 
 
 def _declared(

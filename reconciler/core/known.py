@@ -6,61 +6,56 @@ rested on is the same object, or equal; never that nobody said it had changed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
 from operator import attrgetter
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from reconciler.core.observed import HostSeen, Observed, Reached, SessionSeen
 from reconciler.core.spec import Desired
 
-V = TypeVar("V")
 Place = tuple[str, SessionSeen]  # a host, and what it has of a session
 # Time goes on and fences rise with every look; sessions are compared one by one.
 _ALIKE = attrgetter(*(f.name for f in fields(Reached) if f.name not in ("now", "fence", "sessions")))
 
 
-@dataclass(slots=True)
-class Kept(Generic[V]):
-    """Values by key, each with what it rests on. `anew` names those that the last pass had to work out."""
-
-    values: dict[Any, V] = field(default_factory=dict)
-    anew: list[Any] = field(default_factory=list)
-
-    def next(self) -> tuple[dict[Any, V], dict[Any, V]]:
-        """What the last pass kept, and where this one keeps; what is not kept again is forgotten."""
-        before, self.values = self.values, {}
-        self.anew = []
-        return before, self.values
-
-
 @dataclass(frozen=True, slots=True)
-class _Host:
-    """One host as it was seen. `facts` is another number whenever it says anything else of itself."""
+class HostKnown:
+    """One host as it was seen. `facts` is another number whenever it says anything else of itself but its time."""
 
     seen: HostSeen
     facts: int
-    sessions: Mapping[str, SessionSeen]
+    sessions: Mapping[str, SessionSeen]  # each the same object for as long as it is equal; so is the whole
     places: Mapping[str, tuple[Place, ...]]  # of the sessions with a record or a process, as one place each
+
+    def same(self, other: HostKnown | None) -> bool:
+        """Whether both say the same, but for the time."""
+        return other is self or (other is not None and self.facts == other.facts and self.sessions is other.sessions)
+
+
+NEVER_SEEN = HostKnown(Reached("", "", "", "", "", "", "", "", 0, 0), 0, {}, {})
 
 
 class Known:
-    """What one caller's passes leave for the next. Whatever they give is equal to what they give without it."""
+    """What one caller's passes leave for the next. Whatever they give is equal to what they give without it.
+
+    `anew` names, by kind, what the last pass had to work out.
+    """
 
     def __init__(self) -> None:
         self._forget(None)
 
     def _forget(self, desired: Desired | None) -> None:
-        self.entries = Kept[Any]()  # of the diff
-        self.decisions = Kept[Any]()
-        self.statuses = Kept[Any]()
+        self.anew: dict[str, list[Any]] = {}
+        self.compared: Any = None  # what `compare`, `make_plan` and `statuses` leave here for themselves
+        self.planned: Any = None
+        self.told: Any = None
         self.agents: Any = None  # the drivers, and the names that they were looked up by
-        self.order: list[str] | None = None  # the sessions that depend on others
+        self.hosts: Mapping[str, HostKnown] = {}
+        self.places: dict[str, tuple[Place, ...]] = {}  # where each session has a record or a process
         self._desired = desired
         self._observed: Observed | None = None
-        self._hosts: dict[str, _Host] = {}
         self._count = 0
-        self._rest: Any = None
 
     def about(self, desired: Desired) -> None:
         """Forget everything unless it is about these very specs."""
@@ -68,56 +63,58 @@ class Known:
             self._forget(desired)
 
     def recognise(self, observed: Observed) -> None:
-        """What is equal to what was seen before is the same object again: `facts`, `sessions` and `places` tell."""
-        if self._observed is not observed:
-            before, self._observed = self._hosts, observed
-            self._hosts = {
-                name: self._recognised(name, before.get(name), seen) for name, seen in observed.hosts.items()
-            }
+        """What is equal to what was seen before is the same object again, in `hosts` and in `places`."""
+        if self._observed is observed:
+            return
+        self._observed = observed
+        before = self.hosts
+        now = {name: self._recognised(name, before.get(name), seen) for name, seen in observed.hosts.items()}
+        self.hosts = now
+        if tuple(before) != tuple(now):  # places stand in the order of the hosts
+            self.places = {}
+            for name in now:
+                self._place(now[name].places, name)
+            return
+        for name in different(before, now):
+            self._place(before[name].places.keys() | now[name].places.keys(), name)
 
-    def decide_by(self, *rest: object) -> None:
-        """Forget all decisions unless everything that all of them rest on is the same."""
-        if self._rest != rest:
-            self._rest = rest
-            self.decisions = Kept()
-
-    def facts(self, host: str) -> int:
-        """A number that stands for all that a host says of itself but its time; 0 of one that nobody looked at."""
-        found = self._hosts.get(host)
-        return found.facts if found is not None else 0
-
-    def sessions(self, host: str) -> Mapping[str, SessionSeen]:
-        """What a host has, each the same object for as long as it is equal."""
-        found = self._hosts.get(host)
-        return found.sessions if found is not None else {}
-
-    def places(self) -> dict[str, tuple[Place, ...]]:
-        """Where each session has a record or a process."""
-        found: dict[str, tuple[Place, ...]] = {}
-        for host in self._hosts.values():
-            if found.keys().isdisjoint(host.places):
-                found.update(host.places)
+    def _place(self, sessions: Iterable[str], host: str) -> None:
+        here = self.hosts[host].places
+        for name in sessions:
+            elsewhere = any(place != host for place, _ in self.places.get(name, ()))
+            found = [known.places.get(name, ()) for known in self.hosts.values()] if elsewhere else [here.get(name, ())]
+            if places := tuple(place for there in found for place in there):
+                self.places[name] = places
             else:
-                for name, place in host.places.items():
-                    found[name] = (*found.get(name, ()), *place)
-        return found
+                self.places.pop(name, None)
 
-    def _recognised(self, name: str, before: _Host | None, seen: HostSeen) -> _Host:
+    def _recognised(self, name: str, before: HostKnown | None, seen: HostSeen) -> HostKnown:
         if before is not None and before.seen is seen:
             return before
         if not isinstance(seen, Reached):
-            return before if before is not None and before.seen == seen else _Host(seen, self._next(), {}, {})
+            return before if before is not None and before.seen == seen else HostKnown(seen, self._next(), {}, {})
         if before is None or not isinstance(before.seen, Reached):
-            return _Host(seen, self._next(), seen.sessions, _places(name, seen.sessions))
+            return HostKnown(seen, self._next(), seen.sessions, _places(name, seen.sessions))
         facts = before.facts if _ALIKE(before.seen) == _ALIKE(seen) else self._next()
-        if before.seen.sessions is seen.sessions:
-            return _Host(seen, facts, before.sessions, before.places)
-        sessions = {key: _same(before.sessions.get(key), session) for key, session in seen.sessions.items()}
-        return _Host(seen, facts, sessions, _places(name, sessions))
+        old, new = before.sessions, seen.sessions
+        if before.seen.sessions is new:
+            return HostKnown(seen, facts, old, before.places)
+        sessions = {key: _same(old.get(key), session) for key, session in new.items()}
+        if old.keys() == new.keys() and all(old[key] is session for key, session in sessions.items()):
+            return HostKnown(seen, facts, old, before.places)
+        return HostKnown(seen, facts, sessions, _places(name, sessions))
 
     def _next(self) -> int:
         self._count += 1
         return self._count
+
+
+def different(before: Mapping[str, HostKnown], now: Mapping[str, HostKnown]) -> list[str]:
+    """The hosts that say something else than before, that are new, or that nobody looks at any more."""
+    if before is now:
+        return []
+    changed = [name for name, host in now.items() if not host.same(before.get(name))]
+    return changed + [name for name in before if name not in now]
 
 
 def _same(before: SessionSeen | None, seen: SessionSeen) -> SessionSeen:

@@ -136,6 +136,11 @@ class Observed:
 
     hosts: Mapping[str, HostSeen]
 
+    @property
+    def reached(self) -> frozenset[str]:
+        """The hosts that answered."""
+        return frozenset(name for name, host in self.hosts.items() if isinstance(host, Reached))
+
 
 def _bad(name: str, why: str, code: str = "look-failed") -> HostError:
     return HostError(f"{name}: {why}", code=code, remedy=f"reconciler exec {name} -- true")

@@ -87,9 +87,7 @@ def make_plan(
     context = Context(desired, agents, plan_id, controller, archive or {}, relations or {}, forgotten, taken)
     actions, unchanged = decided(context, observed, diff, hold, gate, restart, known)
     actions |= _silent_hosts(observed, actions, hold)
-    if known.order is None:
-        known.order = dependents(desired)
-    _connect(context, observed, actions, known.order)
+    _connect(context, observed, actions)
     return Plan(
         id=plan_id,
         fleet=desired.fleet.name,
@@ -114,9 +112,9 @@ def _silent_hosts(
     }
 
 
-def _connect(context: Context, observed: Observed, actions: dict[str, Action], order: list[str]) -> None:
+def _connect(context: Context, observed: Observed, actions: dict[str, Action]) -> None:
     """Draw the edges: dependencies before dependents, stops the other way round."""
-    for name in order if actions else ():
+    for name in dependents(context.desired) if actions else ():
         for dependency in context.desired.sessions[name].depends_on:
             action = actions.get(context.desired.address(name))
             other = actions.get(f"session.{dependency.session}")
