@@ -340,7 +340,9 @@ class Loop:
 
     def _publish(self, done: Pass) -> None:
         before = {key(status): status for status in self.statuses}
-        found = (*self._source(), *statuses(done.desired, done.observed, done.diff, done.plan, done.agents))
+        known = self._in_force.thought if self._in_force is not None else None
+        found = statuses(done.desired, done.observed, done.diff, done.plan, done.agents, before, known)
+        found = (*self._source(), *found)
         changed = transitions(before, found)
         self.statuses = dated(before, found, self._tuning.clock())
         for transition in changed:

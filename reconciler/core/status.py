@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 from reconciler.core.agent import Agent
 from reconciler.core.decision import since
 from reconciler.core.diff import Diff, Entry
+from reconciler.core.holds import Hold
+from reconciler.core.known import Known
 from reconciler.core.observed import Observed, Reached, Unreached, clean
 from reconciler.core.plan import Action, Plan
 from reconciler.core.readiness import activity_of, completed
 from reconciler.core.spec import Desired
 
 Truth = Literal["True", "False", "Unknown"]
+Key = tuple[str, str]  # address and host: an orphan may bear a name on two hosts
 # Reasons for which nothing is done now, and which pass by themselves.
 PASSING = frozenset({"in-progress", "back-off", "starting", "dependency", "borrowed"})
 _WAITING = ("suspended", "window")  # blocked until a time or a person, not because something is wrong
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Condition:
     """One thing that is so, is not so, or is not known."""
 
@@ -31,7 +34,7 @@ class Condition:
     since: float | None = None  # seconds of the wall clock; None where nobody has followed it
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Status:
     """One resource: `phase` is one word for people; `seen` are the fields of `observed` in the JSON."""
 
@@ -46,15 +49,74 @@ class Status:
 
 
 def statuses(
-    desired: Desired, observed: Observed, diff: Diff, plan: Plan, agents: Mapping[str, Agent]
+    desired: Desired,
+    observed: Observed,
+    diff: Diff,
+    plan: Plan,
+    agents: Mapping[str, Agent],
+    before: Mapping[Key, Status] | None = None,
+    known: Known | None = None,
 ) -> tuple[Status, ...]:
-    """Hosts first, then sessions in the order of the diff."""
+    """Hosts first, then sessions in the order of the diff.
+
+    `before` is what was published last, and `known` what the last time left there: a status of which all but the age
+    is the same is taken from `before`, dates of its conditions included.
+    """
+    known = known or Known()
+    known.about(desired)
+    was: _Told = known.told if known.told is not None and known.told.agents == agents else _Told(agents)
+    now = known.told = _Told(agents)
+    anew: list[Key] = []
+    known.anew["statuses"] = anew
     actions = {(action.address, action.host): action for action in plan.actions}
     found = [_host(name, seen) for name, seen in observed.hosts.items()]
     for entry in diff.entries:
-        action = actions.get((entry.address, entry.host))
-        found.append(_session(desired, observed, entry, action, agents, plan))
+        said, status = was.said.get(id(entry)), None
+        at = said.at if said is not None else (entry.address, entry.host)
+        host, action, hold = observed.hosts.get(entry.host), actions.get(at), plan.suspended.get(at[0])
+        if (
+            said is not None
+            and said.action is action
+            and said.hold == hold
+            and said.reached is isinstance(host, Reached)
+        ):
+            status = _again(said, (before or {}).get(at), host)
+        if status is None:
+            status = _session(desired, observed, entry, action, agents, plan)
+            anew.append(at)
+        now.said[id(entry)] = _Said(entry, at, action, hold, isinstance(host, Reached), status.seen)
+        found.append(status)
     return tuple(found)
+
+
+@dataclass(slots=True)
+class _Said:
+    """What the status of an entry rested on, but for the time. While this is kept no other entry has the same id."""
+
+    entry: Entry
+    at: Key
+    action: Action | None
+    hold: Hold | None
+    reached: bool
+    seen: Mapping[str, Any]  # that very table of the status, by which the status is known again after it was dated
+
+
+@dataclass(slots=True)
+class _Told:
+    """What the statuses of the last time rested on, by the identity of their entries."""
+
+    agents: Mapping[str, Agent]
+    said: dict[int, _Said] = field(default_factory=dict)
+
+
+def _again(said: _Said, status: Status | None, host: Reached | Unreached | None) -> Status | None:
+    """The same status with the age of now; None where it was not published."""
+    if status is None or status.seen is not said.seen:
+        return None
+    if not isinstance(host, Reached) or said.seen.get("since") is None:
+        return status
+    age = _age(host, said.seen["since"])
+    return status if age == said.seen["age"] else replace(status, seen={**said.seen, "age": age})
 
 
 class Trouble(Protocol):
@@ -187,10 +249,14 @@ def _observed(entry: Entry, host: object, agents: Mapping[str, Agent]) -> dict[s
         "conversation_id": record.conversation if record else None,
         "incarnation": seen.incarnation,
         "since": since,
-        "age": max(0, host.now - int(since)) if since is not None else None,
+        "age": _age(host, since) if since is not None else None,
         "exit_code": seen.exit.code if seen.exit else None,
         "attached": seen.attached,
     }
+
+
+def _age(host: Reached, since: float) -> int:
+    return max(0, host.now - int(since))
 
 
 def status_of(found: Mapping[str, Any]) -> Status:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from reconciler.core.status import Condition, Status
-
-Key = tuple[str, str]  # address and host: an orphan may bear a name on two hosts
+from reconciler.core.status import Condition, Key, Status
 
 
 @dataclass(frozen=True)
@@ -30,10 +28,18 @@ def key(status: Status) -> Key:
 
 def dated(before: Mapping[Key, Status], found: Iterable[Status], now: float) -> tuple[Status, ...]:
     """The same statuses, with the time at which each condition became what it is."""
-    return tuple(
-        replace(status, conditions=tuple(_dated(before.get(key(status)), c, now) for c in status.conditions))
-        for status in found
-    )
+    return tuple(_all_dated(before.get(key(status)), status, now) for status in found)
+
+
+def _all_dated(before: Status | None, status: Status, now: float) -> Status:
+    if _same(before, status):
+        return status
+    return replace(status, conditions=tuple(_dated(before, condition, now) for condition in status.conditions))
+
+
+def _same(before: Status | None, status: Status) -> bool:
+    """Whether a status has the very conditions of the last one, dates included: it was taken from there."""
+    return before is not None and before.conditions is status.conditions
 
 
 def _dated(before: Status | None, condition: Condition, now: float) -> Condition:
@@ -51,6 +57,8 @@ def transitions(before: Mapping[Key, Status], found: Iterable[Status]) -> list[T
     changed = []
     for status in found:
         old = before.get(key(status))
+        if _same(old, status) and old is not None and old.phase == status.phase:
+            continue
         if old is None or old.phase != status.phase:
             words = status.message or (status.conditions[0].message if status.conditions else "")
             reason = status.conditions[0].reason if status.conditions else ""
