@@ -19,6 +19,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from reconciler import garbage
 from reconciler.copies import Copies
 from reconciler.core.guards import check_stops, limit_of
 from reconciler.core.holds import Hold
@@ -339,12 +340,13 @@ class Loop:
     # -- saying --------------------------------------------------------------------------------------------------
 
     def _publish(self, done: Pass) -> None:
-        before = {key(status): status for status in self.statuses}
         known = self._in_force.thought if self._in_force is not None else None
-        found = statuses(done.desired, done.observed, done.diff, done.plan, done.agents, before, known)
-        found = (*self._source(), *found)
-        changed = transitions(before, found)
-        self.statuses = dated(before, found, self._tuning.clock())
+        with garbage.held_off():
+            before = {key(status): status for status in self.statuses}
+            found = statuses(done.desired, done.observed, done.diff, done.plan, done.agents, before, known)
+            found = (*self._source(), *found)
+            changed = transitions(before, found)
+            self.statuses = dated(before, found, self._tuning.clock())
         for transition in changed:
             self._told.transition(transition)
         self._told.published(self.statuses)

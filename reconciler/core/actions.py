@@ -73,7 +73,7 @@ class _Decided:
     address: str
     basis: object
     now: int | None
-    plan_id: str
+    plan: tuple[str, str]  # its id and whose it is, which show in steps and nowhere else
     decision: Decision | None
     held: Decision | None = None
     action: Action | None = None
@@ -105,7 +105,7 @@ def decided(
 
     For the arguments see `make_plan`.
     """
-    shared = (context.agents, context.controller, context.forgotten, context.taken)
+    shared = (context.agents, context.forgotten, context.taken)
     was: _Planned | None = known.planned
     if was is None or was.shared != shared:
         was = _Planned(shared)
@@ -129,8 +129,8 @@ def decided(
             continue
         now.again.add(id(entry))
         held = _held(entry, item.decision, hold.get(at), gate)
-        if held.steps and item.plan_id != context.plan_id:
-            # Its steps bear the id of an earlier plan, and nothing but the steps does: it was held until now.
+        if held.steps and item.plan != (context.plan_id, context.controller):
+            # Its steps are those of an earlier plan.
             now.decided.pop(id(entry))
             item = _decide(context, observed, entry, at, now, anew)
             held = item.decision or held
@@ -180,7 +180,9 @@ def _decide(context: Context, observed: Observed, entry: Entry, at: str, now: _P
         anew.append(name if entry.desired is not None else (entry.host, name))
         decision = decide(context, observed, entry, forced=forced)
         rests = basis if _rests_on_it_alone(entry, host) else None
-        item = now.decided[id(entry)] = _Decided(entry, at, rests, clock, context.plan_id, decision)
+        item = now.decided[id(entry)] = _Decided(
+            entry, at, rests, clock, (context.plan_id, context.controller), decision
+        )
     return item
 
 

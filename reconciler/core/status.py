@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from reconciler.core.agent import Agent
@@ -116,7 +116,13 @@ def _again(said: _Said, status: Status | None, host: Reached | Unreached | None)
     if not isinstance(host, Reached) or said.seen.get("since") is None:
         return status
     age = _age(host, said.seen["since"])
-    return status if age == said.seen["age"] else replace(status, seen={**said.seen, "age": age})
+    if age == said.seen["age"]:
+        return status
+    seen = {**said.seen, "age": age}
+    return Status(
+        status.address, status.host, status.phase, status.conditions, seen, status.revision, status.message,
+        status.remedy,
+    )  # fmt: skip
 
 
 class Trouble(Protocol):

@@ -159,7 +159,8 @@ class World:
         seen = Observed(dict(self.hosts))
         diff = compare(self.desired, seen, dict(self.last), known)
         plan = make_plan(
-            diff, self.desired, seen, self.agents, plan_id=f"plan-{self.passes}", controller="me",
+            diff, self.desired, seen, self.agents, plan_id=f"plan-{self.passes}",
+            controller=f"me {self.passes}",
             hold=dict(self.hold), gate=self.gate, restart=self.restart, archive=dict(self.archive),
             relations=dict(self.relations), taken=self.taken, known=known,
         )  # fmt: skip
