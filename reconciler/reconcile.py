@@ -108,7 +108,7 @@ def consider(
     """Think, and look at no host again. `hold` is what waits for reasons of the caller's own. `known` is what the
     last pass left there: whatever rests on the same is not worked out again, and the outcome is the same."""
     with garbage.held_off():
-        return _considered(desired, evidence, journal, now, options or Options(), hold or {}, known or Known())
+        return _considered(desired, evidence, journal, now, options or Options(), hold or {}, known)
 
 
 def _considered(
@@ -118,14 +118,10 @@ def _considered(
     now: datetime,
     options: Options,
     hold: Mapping[str, Hold],
-    known: Known,
+    known: Known | None,
 ) -> Pass:
     observed, heads = evidence.observed, evidence.heads
-    known.about(desired)
-    used = agents_seen(observed)
-    if known.agents is None or known.agents[0] != used:
-        known.agents = used, drivers.agents(desired, used)  # a driver that is made by specs is equal to itself alone
-    agents: Mapping[str, Agent] = known.agents[1]
+    agents = _agents(desired, agents_seen(observed), known)
     taken = {name_of(address(desired, text)) for text in options.take_over}
     # Where the journal is lost, the archive still knows from which host a conversation came last.
     last = {name: found.host for name, found in heads.items() if name in desired.sessions and found.host}
@@ -145,6 +141,17 @@ def _considered(
         gate=gate(desired, now) if not options.ignore_windows else open_gate, known=known,
     )  # fmt: skip
     return Pass(desired, agents, observed, diff, plan, evidence.archive)
+
+
+def _agents(desired: Desired, seen: frozenset[str], known: Known | None) -> Mapping[str, Agent]:
+    """The drivers: as long as they are the same the same objects, since one that specs declare is equal to no other."""
+    if known is None:
+        return drivers.agents(desired, seen)
+    known.about(desired)
+    if known.agents is None or known.agents[0] != seen:
+        known.agents = seen, drivers.agents(desired, seen)
+    found: Mapping[str, Agent] = known.agents[1]
+    return found
 
 
 def execution(done: Pass, hosts: Hosts, journal: Journal, tell: Tell, options: Options | None = None) -> Execution:

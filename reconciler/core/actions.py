@@ -99,12 +99,16 @@ def decided(
     hold: Mapping[str, str | Hold | None],
     gate: Gate,
     restart: frozenset[str],
-    known: Known,
+    known: Known | None,
 ) -> tuple[dict[str, Action], int]:
     """The action of each entry that needs one, orphans by their hosts too; and how many entries need none.
 
     For the arguments see `make_plan`.
     """
+    if known is None:
+        return _all_decided(context, observed, diff, hold, gate, restart)
+    known.about(context.desired)
+    known.recognise(observed)
     shared = (context.agents, context.forgotten, context.taken)
     was: _Planned | None = known.planned
     if was is None or was.shared != shared:
@@ -136,10 +140,38 @@ def decided(
             held = item.decision or held
         if item.action is None or held.steps or held != item.held:
             item.held, item.action = held, _action(context.desired, entry, at, held)
-        # An orphan may bear a name twice over the hosts.
-        found[at if entry.desired is not None else f"{at}@{entry.host}"] = item.action
+        found[_key(entry, at)] = item.action
     known.planned = now
     return found, len(diff.entries) - skipped - len(found)
+
+
+def _all_decided(
+    context: Context,
+    observed: Observed,
+    diff: Diff,
+    hold: Mapping[str, str | Hold | None],
+    gate: Gate,
+    restart: frozenset[str],
+) -> tuple[dict[str, Action], int]:
+    """The same of who keeps nothing for a next time."""
+    found: dict[str, Action] = {}
+    unchanged = 0
+    for entry in diff.entries:
+        at = entry.address
+        if hold and at in hold and hold[at] is None:
+            continue
+        decision = decide(context, observed, entry, forced=at in restart)
+        if decision is None:
+            unchanged += 1
+        else:
+            held = _held(entry, decision, hold.get(at), gate)
+            found[_key(entry, at)] = _action(context.desired, entry, at, held)
+    return found, unchanged
+
+
+def _key(entry: Entry, at: str) -> str:
+    # An orphan may bear a name twice over the hosts.
+    return at if entry.desired is not None else f"{at}@{entry.host}"
 
 
 def _concerned(diff: Diff, was: _Planned, now: _Planned) -> Iterable[Entry]:

@@ -76,7 +76,7 @@ def fingerprint(text: str) -> str:
 
 def _plain(value: Any) -> Any:
     """A spec value as JSON data."""
-    if isinstance(value, str | int):
+    if isinstance(value, (str, int)):
         return value
     if hasattr(value, "model_dump"):
         return value.model_dump(mode="json", by_alias=True, exclude_unset=True)
@@ -112,9 +112,10 @@ def written(desired: Desired, name: str) -> dict[str, Any]:
     session = desired.sessions[name]
     result = _keys(session, LAUNCH_KEYS)
     host = desired.hosts[session.host]
-    for key, value in _keys(host, HOST_KEYS).items():
-        if key not in ("workdir", "strategy") or key not in result:
-            result[f"host.{key}"] = value
+    if not host.model_fields_set.isdisjoint(HOST_KEYS):
+        for key, value in _keys(host, HOST_KEYS).items():
+            if key not in ("workdir", "strategy") or key not in result:
+                result[f"host.{key}"] = value
     if session.agent in host.agents:
         for key, value in _keys(host.agents[session.agent], ("command", "env")).items():
             result[f"host.agents.{key}"] = value
@@ -158,7 +159,8 @@ def compare(
     `last_seen` is what observation alone cannot tell: the host on which the journal last saw each session. `known` is
     what the last time left there, for the next: entries that rest on the same are the same objects.
     """
-    known = known or Known()
+    if known is None:
+        return _compared(desired, observed, last_seen or {})
     known.about(desired)
     known.recognise(observed)
     was: _Compared = known.compared or _Compared.nothing(desired)
@@ -188,6 +190,26 @@ def compare(
     known.compared = now
     orphans = [entry for host in known.hosts for entry in now.orphans.get(host, ())] if now.orphans else []
     return Diff((*now.declared.values(), *orphans, *now.behind))
+
+
+def _compared(desired: Desired, observed: Observed, last_seen: Mapping[str, str]) -> Diff:
+    """The same of who keeps nothing for a next time."""
+    places = _places(observed)
+    renames = {name_of(m.to): name_of(m.from_) for m in desired.moved}
+    entries = [
+        _renamed(desired, observed, name, renames.get(name))
+        or _declared(desired, observed, last_seen.get(name), places.get(name, ()), name)
+        for name in desired.sessions
+    ]
+    renamed = {(e.host, e.seen.name) for e in entries if e.reason == "renamed" and e.seen is not None}
+    for host, seen in observed.hosts.items():
+        if isinstance(seen, Reached):
+            entries += [
+                _orphan(host, session)
+                for name, session in sorted(seen.sessions.items())
+                if name not in desired.sessions and _kept(session) and (host, name) not in renamed
+            ]
+    return Diff((*entries, *_left_behind(desired, last_seen)))
 
 
 @dataclass(slots=True)
@@ -267,9 +289,13 @@ def _kept(seen: SessionSeen) -> bool:
 
 def _places(observed: Observed) -> dict[str, tuple[Place, ...]]:
     """Where each session has a record."""
-    known = Known()
-    known.recognise(observed)
-    return known.places
+    found: dict[str, tuple[Place, ...]] = {}
+    for host, seen in observed.hosts.items():
+        if isinstance(seen, Reached):
+            for name, session in seen.sessions.items():
+                if session.record is not None or session.live:
+                    found[name] = (*found.get(name, ()), (host, session))
+    return found
 
 
 def _declared(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -19,6 +20,7 @@ from reconciler.errors import OperationError, ReconcilerError
 # The look puts the id in, so that an id which is learned or changes later is looked for as well.
 ID_AT_LOOK = "{session_id}"
 _AT_ONCE = Ready()
+_NAMESPACE = uuid.NAMESPACE_OID.bytes
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,8 @@ def workdir_of(desired: Desired, session: Session) -> str:
     """The session's working directory, or its host's, as written; with the prefixes of the host's `path_map`."""
     host = desired.hosts[session.host]
     workdir = session.workdir or host.workdir
+    if not host.path_map:
+        return workdir
     for here, there in sorted(host.path_map.items(), key=lambda item: -len(item[0])):
         if workdir == here or workdir.startswith(here.rstrip("/") + "/"):
             return there.rstrip("/") + workdir[len(here.rstrip("/")) :]
@@ -105,14 +109,21 @@ def environment_of(desired: Desired, session: Session) -> dict[str, str]:
     """Host's, host's agent's, then the session's own environment; references unresolved."""
     host = desired.hosts[session.host]
     here = host.agents.get(session.agent)
-    return {**host.env, **(here.env if here else {}), **session.env}
+    return {**host.env, **here.env, **session.env} if here else {**host.env, **session.env}
 
 
 def new_conversation(context: Context, name: str) -> str | None:
     """A conversation id for a new conversation, where the agent takes one."""
     if not context.agent(name).assigns_id:
         return None
-    return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{context.plan_id}/{context.desired.fleet.name}/{name}"))
+    return _uuid5(f"{context.plan_id}/{context.desired.fleet.name}/{name}")
+
+
+def _uuid5(name: str) -> str:
+    """What `str(uuid.uuid5(uuid.NAMESPACE_OID, name))` gives, without the object: a plan has thousands of them."""
+    digest = hashlib.sha1(_NAMESPACE + name.encode(), usedforsecurity=False).hexdigest()
+    variant = "89ab"[int(digest[16], 16) & 3]
+    return f"{digest[:8]}-{digest[8:12]}-5{digest[13:16]}-{variant}{digest[17:20]}-{digest[20:32]}"
 
 
 def record_for(context: Context, name: str, seen: SessionSeen | None, conversation: str | None, at: int) -> Record:
@@ -132,7 +143,7 @@ def record_for(context: Context, name: str, seen: SessionSeen | None, conversati
         workdir=workdir_of(context.desired, session),
         written=values,
         prompt=before.prompt if before else None,
-        labels=dict(session.labels),
+        labels=session.labels,
         protected=session.protect,
         protected_by=before.protected_by if before else "",
         protected_at=before.protected_at if before else 0,
@@ -222,6 +233,9 @@ def launch_steps(
     return (launch, *_after(context, name, agent, session, record, invocation, message, at_least))
 
 
+_NO_CHAT = Document("", {})
+
+
 def chat_of(context: Context, name: str, conversation: str | None) -> Document:
     """What the process of a group chat is given; nothing for other sessions.
 
@@ -229,7 +243,7 @@ def chat_of(context: Context, name: str, conversation: str | None) -> Document:
     """
     chat = context.desired.group_chats.get(name)
     if chat is None:
-        return Document("", {})
+        return _NO_CHAT
     for member in chat.readers:
         if not context.agent(member).can_be_read_only:
             agent = context.desired.sessions[member].agent
@@ -254,6 +268,8 @@ def _as_trusted(host: Reached, workdir: str) -> str:
 def ready_of(desired: Desired, session: Session) -> Ready:
     """When the session counts as ready by its spec: its own `ready`, else the pattern of its agent's table."""
     own = session.ready or _AT_ONCE
+    if own is _AT_ONCE and not desired.agents:
+        return own
     if own.pattern or own.command or own.port:
         return own
     name: str | None = session.agent

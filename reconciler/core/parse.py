@@ -245,6 +245,8 @@ class _Locator:
         entry = self._raw.entries.get(self._kinds.get(kind, ""), {}).get(name)
         if entry is None:
             return None
+        if field is None and (place := self._raw.findings.positions(entry.file).header((entry.kind, name))):
+            return Source(entry.file, *place)
         if path == ("prompt",) and "prompt_file" in entry.merged:
             path = ("prompt_file",)
         return self._source(entry.place(path))

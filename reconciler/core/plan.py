@@ -79,9 +79,6 @@ def make_plan(
     what the last time left there, as for `compare`: what rests on the same is not decided again.
     """
     hold = hold or {}
-    known = known or Known()
-    known.about(desired)
-    known.recognise(observed)
     reached = [host for host in observed.hosts.values() if isinstance(host, Reached)]
     forgotten = frozenset(conversation for host in reached for conversation in host.forgotten)
     context = Context(desired, agents, plan_id, controller, archive or {}, relations or {}, forgotten, taken)

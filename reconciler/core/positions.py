@@ -49,9 +49,15 @@ class Positions:
 
     def find(self, path: Path, part: Literal["key", "value"] = "value") -> Span | None:
         """The place of `path`, or of the nearest table around it; None in a file that holds nothing of it."""
-        if part == "key" and len(path) == 2 and (span := self._headers.get(path)):
-            return span
+        if part == "key" and len(path) == 2 and (found := self._headers.get(path)):
+            line, column, end = found
+            return Span(line, column, line, end)
         return self._index.find(path, part)
+
+    def header(self, path: Path) -> tuple[int, int] | None:
+        """Line and column of a table's plain header; None where it is written in any other way."""
+        found = self._headers.get(path)
+        return found[:2] if found else None
 
     def repeated_at(self, line: int) -> tuple[Span, Span] | None:
         """The first and second declaration of the key or table that is declared again on `line`."""
@@ -62,18 +68,20 @@ class Positions:
         return Index(self._text)
 
     @cached_property
-    def _headers(self) -> dict[Path, Span]:
+    def _headers(self) -> dict[Path, tuple[int, int, int]]:
         if '"""' in self._text or "'''" in self._text:
             return {}
-        found: dict[Path, Span] = {}
-        lists = set(_LIST_HEADER.findall(self._text))  # below them a header means the last entry's table
+        found: dict[Path, tuple[int, int, int]] = {}
+        lists = set(
+            _LIST_HEADER.findall(self._text) if "[[" in self._text else ()
+        )  # below them a header means the last entry's table
         line, before = 1, 0
         for header in _HEADER.finditer(self._text):
             line += self._text.count("\n", before, header.start())
             before = header.start()
             column, end = header.start(1) - before + 1, header.end(2) - before + 1
             if header[1] not in lists:
-                found[header.groups()] = Span(line, column, line, end)
+                found[header.groups()] = line, column, end
         return found
 
 

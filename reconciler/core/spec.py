@@ -226,7 +226,7 @@ class Removed(Model):
     action: Literal["forget"] = Field("forget", description="`forget`: leave it running, unmanaged.")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Source:
     """Where something is written: file as shown to people, line and column from 1."""
 
