@@ -132,6 +132,8 @@ def digest(values: Mapping[str, Any]) -> str:
 
 def changes_between(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[Change, ...]:
     """The keys in which two tables differ; those inside environments one by one, without their values."""
+    if before == after:
+        return ()
     found: list[Change] = []
     for key in sorted({*before, *after}):
         old, new = before.get(key), after.get(key)
@@ -362,7 +364,7 @@ def _owner(places: tuple[Place, ...], wanted: str) -> Place | None:
         host, seen = place
         return seen.live, seen.record.moves if seen.record else -1, host == wanted
 
-    return max(places, key=rank, default=None)
+    return places[0] if len(places) == 1 else max(places, key=rank, default=None)
 
 
 def owners(desired: Desired, observed: Observed) -> dict[str, str]:
@@ -464,7 +466,7 @@ def _live(desired: Desired, name: str, session: Session, seen: SessionSeen) -> t
     record = seen.record
     assert record is not None
     found = []
-    if dict(record.labels) != dict(session.labels):
+    if record.labels != session.labels:
         found.append(Change("labels", dict(record.labels), dict(session.labels)))
     if record.protected != session.protect:
         found.append(Change("protect", record.protected, session.protect))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import replace
 from typing import Any
 
@@ -10,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.core.holds import Hold
+from reconciler.core.launching import _uuid5
 from reconciler.core.observed import Exit, Facts, Process, SessionSeen
-from reconciler.core.plan import SEVERITY, Plan, precondition
+from reconciler.core.ordering import ordered
+from reconciler.core.plan import SEVERITY, Action, Plan, precondition
 from reconciler.core.printed import plan_json, render
 from reconciler.core.selection import Selection, hold_for
 from reconciler.core.spec import Desired
@@ -300,3 +303,22 @@ class TestPrecondition:
     def test_a_dead_process_is_as_good_as_none(self) -> None:
         dead = gone(applied(specs(AGENT)), "lost")
         assert precondition(dead) == precondition(replace(dead, process=None))
+
+
+@given(st.text())
+def test_an_id_is_the_uuid_that_the_library_makes(name: str) -> None:
+    assert _uuid5(name) == str(uuid.uuid5(uuid.NAMESPACE_OID, name))
+
+
+@given(st.lists(st.sets(st.integers(0, 11), max_size=3), max_size=12))
+def test_what_waits_for_nothing_keeps_its_place_and_what_waits_comes_as_early_as_it_can(waits: list[set[int]]) -> None:
+    actions = [
+        Action(f"session.s{i}", "h", "start", "new", "", after=tuple(f"session.s{j}" for j in sorted(after) if j > i))
+        for i, after in enumerate(waits)
+    ]
+    left, expected = list(actions), []
+    while left:
+        waiting = {action.address for action in left}
+        expected.append(next(action for action in left if not waiting & set(action.after)))
+        left.remove(expected[-1])
+    assert ordered(actions) == expected
