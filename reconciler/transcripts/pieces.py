@@ -59,6 +59,13 @@ def digest(chunks: Iterable[bytes]) -> str:
     return sums.hexdigest()
 
 
+def updating(sums: hashlib._Hash, chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """The same pieces, each added to a digest as it passes."""
+    for data in chunks:
+        sums.update(data)
+        yield data
+
+
 def bounded(file: Readable, length: int) -> Iterator[bytes]:
     """The first `length` bytes of a file, in pieces."""
     file.seek(0)

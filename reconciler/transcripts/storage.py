@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
 from reconciler.errors import ReconcilerError
+from reconciler.transcripts.stamps import Stamp, mark, stamp_of
 
 CHUNK = 1 << 20
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -33,8 +34,17 @@ class Storage(Protocol):
     def chunks(self, path: str, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
         """Its bytes from an offset on."""
 
-    def replace(self, path: str, chunks: Iterable[bytes]) -> None:
-        """Write a whole file beside, sync it, and give it its name."""
+    def replace(self, path: str, chunks: Iterable[bytes]) -> Stamp | None:
+        """Write a whole file beside, sync it, and give it its name. Returns its stamp, where it can vouch for it."""
+
+    def append(self, path: str, size: int, chunks: Iterable[bytes]) -> tuple[bool, Stamp | None]:
+        """Write behind its first `size` bytes, which nobody touches, in place of what is there, and sync it.
+
+        Whether that was done, and as `replace`; not where it has to be replaced: then nothing was taken of `chunks`.
+        """
+
+    def stamp(self, path: str) -> Stamp | None:
+        """Which file lies there, as it is now; None where there is none, or nobody can tell so exactly."""
 
     def rename(self, path: str, to: str) -> None:
         """Give a file another name."""
@@ -151,7 +161,37 @@ class Folder:
                     length = None if length is None else length - len(data)
                     yield data
 
-    def replace(self, path: str, chunks: Iterable[bytes]) -> None:
+    def stamp(self, path: str) -> Stamp | None:
+        """Which file lies there, by whatever way: a stamp that is known is of a file to which no link led."""
+        try:
+            return stamp_of(os.stat(f"{self.root}/{path}", follow_symlinks=False))
+        except (OSError, ValueError):
+            return None
+
+    def lacks(self, path: str) -> bool:
+        """Whether nothing lies there, by whatever way; quicker than `size`, which says what does."""
+        try:
+            os.lstat(f"{self.root}/{path}")
+        except FileNotFoundError:
+            return True
+        except (OSError, ValueError):
+            pass
+        return False
+
+    def append(self, path: str, size: int, chunks: Iterable[bytes]) -> tuple[bool, Stamp | None]:
+        """Write in place, which leaves what counts as it is, whenever it is cut off; not to a file with two names."""
+        with self._at(path) as (folder, name):
+            handle = os.open(name, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+            try:
+                found = os.fstat(handle)
+                if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1 or found.st_size < size:
+                    return False, None
+                own = _extend(handle, size, chunks)
+                return True, stamp_of(os.fstat(handle)) if own else None
+            finally:
+                os.close(handle)
+
+    def replace(self, path: str, chunks: Iterable[bytes]) -> Stamp | None:
         """Write a whole file beside, sync it and its folder, and give it its name."""
         with self._at(path, make=True) as (folder, name):
             beside = f".new-{secrets.token_hex(6)}"
@@ -162,9 +202,12 @@ class Folder:
                     for data in chunks:
                         file.write(data)
                     file.flush()
+                    own = mark(handle)
                     os.fsync(handle)
-                os.replace(beside, name, src_dir_fd=folder, dst_dir_fd=folder)
+                    os.replace(beside, name, src_dir_fd=folder, dst_dir_fd=folder)
+                    found = stamp_of(os.fstat(handle))
                 os.fsync(folder)
+                return found if own else None
             except BaseException:
                 with contextlib.suppress(OSError):
                     os.unlink(beside, dir_fd=folder)
@@ -192,6 +235,24 @@ class Folder:
                 yield
             finally:
                 os.close(handle)
+
+
+def _extend(handle: int, size: int, chunks: Iterable[bytes]) -> bool:
+    end = os.lseek(handle, size, os.SEEK_SET)
+    try:
+        for data in chunks:
+            left = memoryview(data)
+            while left:
+                left = left[os.write(handle, left) :]
+            end += len(data)
+        os.ftruncate(handle, end)
+        own = mark(handle)
+        os.fsync(handle)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.ftruncate(handle, size)
+        raise
+    return own
 
 
 def _remove(folder: int, name: str) -> None:
@@ -265,6 +326,13 @@ class Remote:
             while (room := CHUNK if length is None else min(CHUNK, length)) and (data := file.read(room)):
                 length = None if length is None else length - len(data)
                 yield bytes(data)
+
+    def stamp(self, path: str) -> None:
+        """Nobody can tell."""
+
+    def append(self, path: str, size: int, chunks: Iterable[bytes]) -> tuple[bool, None]:
+        """Objects are written whole."""
+        return False, None
 
     def replace(self, path: str, chunks: Iterable[bytes]) -> None:
         """Write a whole file under another name, then move it."""

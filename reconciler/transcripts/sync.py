@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import secrets
 import tempfile
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from reconciler.transcripts.archive import Archive
 from reconciler.transcripts.exporting import export_all
 from reconciler.transcripts.scripts import common, text
 from reconciler.transcripts.staging import Outgoing, Staged, outgoing, stage
-from reconciler.transcripts.wire import Frames, read_frame
+from reconciler.transcripts.wire import GROWN_LIMIT, Frames, read_frame, read_grown
 from reconciler.transcripts.work import Fork, Item, Outcome, PullResult, Work
 from reconciler.transports.quoting import quote
 
@@ -26,6 +25,7 @@ __all__ = [
 
 ALL_OF_IT = 900.0  # seconds that one answer may take, whatever comes
 _MEMORY = 1 << 20  # bytes of news of one conversation that are held in memory
+_ARGUMENTS = 65536  # bytes of paths that one program is given
 
 
 async def pull(connection: Connection, agent: Agent, session: str, seen: SessionSeen, archive: Archive) -> PullResult:
@@ -64,42 +64,77 @@ def _prepare(works: Sequence[Work]) -> None:
 
 
 async def _exchange(connection: Connection, works: Sequence[Work]) -> None:
-    """One exec: the requests of all go up; frames come down and are archived session by session."""
-    nonce = secrets.token_hex(8)
-    order = [(work, name) for work in works for name in work.names]
-    calls = [quote(["one", str(i), *work.request(name)]) for i, (work, name) in enumerate(order)]
-    lines = [f"NONCE={nonce}", common(), text("pull"), "{", "printf '%s\\tbegin\\n' $NONCE", *calls]
-    script = "\n".join([*lines, "printf '%s\\tend\\n' $NONCE", "exit 0", "}", ""])
+    """One flight on a kept shell: the requests of all go up; frames come down and are archived session by session."""
+    quick, slow = _sorted(works)
     try:
         async with asyncio.timeout(ALL_OF_IT):
             transport = await connection.transport()
-            channel = await transport.open(("sh",))
-            try:
-                frames = Frames(connection.name, channel, nonce)
-                await channel.write(script.encode("utf-8", "surrogateescape"))
-                await frames.begin()
-                await _receive(frames, works)
-            finally:
-                with contextlib.suppress(HostError, OSError):
-                    await channel.close()
+            for anew in (False, True):
+                nonce = secrets.token_hex(8)
+                async with connection.kept.lent(transport, anew=anew) as shell:
+                    frames = Frames(connection.name, shell.channel, nonce)
+                    try:
+                        await shell.channel.write(
+                            request(nonce, quick, slow, define=shell.new).encode("utf-8", "surrogateescape")
+                        )
+                        await frames.begin()
+                    except HostError as error:
+                        if shell.new or error.code == "timed-out":
+                            raise
+                        continue  # it ended while nobody used it
+                    await _receive(frames, quick, slow)
+                    shell.whole = frames.spent
+                    break
     except TimeoutError:
         _failed(works, HostError(f"{connection.name}: a sync took more than {ALL_OF_IT:g} s", code="timed-out"))
     except HostError as error:
         _failed(works, error)
 
 
+def _sorted(works: Sequence[Work]) -> tuple[list[Work], list[Work]]:
+    """Those that are asked for all at once, as many as fit into the arguments of a program; and the others."""
+    quick: list[Work] = []
+    slow: list[Work] = []
+    room = _ARGUMENTS
+    for work in works:
+        room -= sum(len(work.files[name].path) + 10 for name in work.names) if work.quick else 0
+        (quick if work.quick and room > 0 else slow).append(work)
+    return quick, slow
+
+
+def request(nonce: str, quick: Sequence[Work], slow: Sequence[Work], *, define: bool) -> str:
+    """What the shell is told. All of it or nothing: it is one command, read to its end before it begins."""
+    grown = [(work.base(name), work.files[name].path) for work in quick for name in work.names]
+    rest = [work.request(name) for work in slow for name in work.names]
+    lines = [f"NONCE={nonce}", *((common(), text("pull")) if define else ()), "{", "printf '%s\\tbegin\\n' $NONCE"]
+    if grown:
+        bases = " ".join(str(base) for base, _ in grown)
+        lines.append(quote(["grown", "0", bases, str(GROWN_LIMIT), *(path for _, path in grown)]))
+    if rest:
+        lines.append("now=$(date +%s)")
+    lines += [quote(["one", str(number), *words]) for number, words in enumerate(rest, len(grown))]
+    return "\n".join([*lines, "printf '%s\\tend\\n' $NONCE", "} </dev/null", ""])
+
+
 def _failed(works: Sequence[Work], error: HostError) -> None:
-    """What broke an answer fails; what stood behind it is asked again, unless it was the line or all of it."""
+    """What broke an answer fails; what stood behind it is asked again, unless it was the line or all of it.
+
+    Where it broke among what was asked for all at once, nobody knows by whom: each is asked for by itself.
+    """
     begun = [work for work in works if work.spool is not None]
     for work in begun if begun and error.code == "sync-failed" else works:
-        if work.open:
+        if work in begun and error.code == "sync-failed" and not work.careful and work.quick:
+            work.careful = True
+        elif work.open:
             work.fail(error)
         work.spool = None
 
 
-async def _receive(frames: Frames, works: Sequence[Work]) -> None:
-    index = 0
-    for work in works:
+async def _receive(frames: Frames, quick: Sequence[Work], slow: Sequence[Work]) -> None:
+    if quick:
+        await _receive_grown(frames, quick)
+    index = sum(len(work.names) for work in quick)
+    for work in slow:
         # No name, nothing of it survives; not on the heap, since it may be large.
         with tempfile.SpooledTemporaryFile(max_size=_MEMORY) as spool:
             work.spool = spool
@@ -119,3 +154,25 @@ async def _receive(frames: Frames, works: Sequence[Work]) -> None:
             work.spool = None
     if await frames.line() != ["end"]:
         raise frames.broken("its end is missing")
+
+
+async def _receive_grown(frames: Frames, works: Sequence[Work]) -> None:
+    with tempfile.SpooledTemporaryFile(max_size=_MEMORY) as spool:
+        for work in works:
+            work.spool = spool
+        asked = [(work, name) for work in works for name in work.names]
+        for (work, name), frame in zip(asked, await read_grown(frames, len(asked), spool), strict=True):
+            if frame.word == "grown" and frame.base != work.base(name):
+                raise frames.broken("it tells what nobody asked for")
+            work.take(name, frame)
+        await asyncio.to_thread(_evaluate, works)
+        for work in works:
+            work.spool = None
+
+
+def _evaluate(works: Sequence[Work]) -> None:
+    for work in works:
+        try:
+            work.evaluate()
+        except ReconcilerError as error:
+            work.fail(error)
