@@ -158,6 +158,10 @@ class Reader:
             return False
         return self.storage.size(path) is not None
 
+    def anything_purged(self) -> bool:
+        """Whether any conversation may have been."""
+        return not (isinstance(self.storage, Folder) and self.storage.lacks(".tombstones"))
+
     def purged_at(self, session: str, conversation: str) -> float:
         """When a conversation was purged; 0 where nobody knows."""
         try:

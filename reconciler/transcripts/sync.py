@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import tempfile
+import threading
 from collections.abc import Sequence
 
 from reconciler.core.agent import Agent
@@ -56,9 +57,10 @@ async def pull_many(connection: Connection, items: Sequence[Item], archive: Arch
 
 
 def _prepare(works: Sequence[Work]) -> None:
+    purged = bool(works) and works[0].archive.anything_purged()
     for work in works:
         try:
-            work.prepare()
+            work.prepare(purged=purged)
         except ReconcilerError as error:
             work.fail(error)
 
@@ -157,22 +159,16 @@ async def _receive(frames: Frames, quick: Sequence[Work], slow: Sequence[Work]) 
 
 
 async def _receive_grown(frames: Frames, works: Sequence[Work]) -> None:
+    spooling = threading.Lock()
     with tempfile.SpooledTemporaryFile(max_size=_MEMORY) as spool:
         for work in works:
-            work.spool = spool
+            work.spool, work.spooling = spool, spooling
         asked = [(work, name) for work in works for name in work.names]
         for (work, name), frame in zip(asked, await read_grown(frames, len(asked), spool), strict=True):
             if frame.word == "grown" and frame.base != work.base(name):
                 raise frames.broken("it tells what nobody asked for")
             work.take(name, frame)
-        await asyncio.to_thread(_evaluate, works)
+        # At once: each waits for the disk, and disks write for several as soon as for one.
+        await asyncio.gather(*(work.guarded(work.evaluate) for work in works))
         for work in works:
             work.spool = None
-
-
-def _evaluate(works: Sequence[Work]) -> None:
-    for work in works:
-        try:
-            work.evaluate()
-        except ReconcilerError as error:
-            work.fail(error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import IO, Literal
@@ -97,6 +98,7 @@ class Work:
         self.names: list[str] = []  # asked for, in order
         self.frames: dict[str, Frame] = {}
         self.spool: IO[bytes] | None = None
+        self.spooling = threading.Lock()  # of its present spool, which several may have
         self.result: PullResult | None = None
 
     @property
@@ -128,11 +130,11 @@ class Work:
         except ReconcilerError as error:
             self.fail(error)
 
-    def prepare(self) -> None:
-        """What has to be asked; the result, where nothing has."""
+    def prepare(self, *, purged: bool) -> None:
+        """What has to be asked; the result, where nothing has. `purged`: whether anything of the archive may be."""
         if not self.conversation:
             return self.finish("unknown")
-        if self.archive.purged(self.item.session, self.conversation):
+        if purged and self.archive.purged(self.item.session, self.conversation):
             at = self.archive.purged_at(self.item.session, self.conversation)
             self.result = PullResult(self.item.session, self.conversation, self.host, "purged", purged_at=at)
             return None
@@ -249,7 +251,7 @@ class Work:
 
     def _tail(self, frame: Frame) -> Slice:
         assert self.spool is not None
-        return Slice(self.spool, frame.at, frame.size - frame.base)
+        return Slice(self.spool, frame.at, frame.size - frame.base, self.spooling)
 
     def _gone(self, name: str) -> bool:
         return name in self.frames and self.frames[name].word == "missing"
