@@ -19,7 +19,7 @@ from tests.test_cost import counted
 from tests.transcripts.machines import ONE, TWO, Machine, archived, local_machine
 
 ALL, GROWN = 200, range(3, 200, 41)
-PROGRAMS = ["date", "stat", "sha256sum", "tail", "head", "cut", "ls", "wc", "cat", "tr", "mkdir"]
+PROGRAMS = ["date", "stat", "sha256sum", "tail", "head", "cut", "ls", "wc", "cat", "tr", "mkdir", "dd"]
 OLD = 1e9  # a time that vouches for a file
 
 
@@ -74,7 +74,7 @@ async def test_a_sync_runs_as_few_programs_as_files_have_grown(tmp_path: Path) -
     log.write_text("")
     grow(machine)
     assert await sync(machine, archive) == {"synced": len(GROWN), "unchanged": ALL - len(GROWN)}
-    assert Counter(log.read_text().split()) == {"date": 1, "stat": 1, "sha256sum": 1, "tail": len(GROWN)}
+    assert Counter(log.read_text().split()) == {"date": 1, "stat": 1, "sha256sum": 1, "tail": len(GROWN), "dd": 1}
     log.write_text("")
     assert await sync(machine, archive) == {"unchanged": ALL}
     assert log.read_text() == ""
@@ -110,5 +110,5 @@ async def test_only_what_grew_is_named_to_the_host(tmp_path: Path, monkeypatch: 
     paths = [str(machine.path(n)).encode() for n in GROWN]
     assert [path in request for path in paths] == [True] * len(GROWN)
     assert request.count(b".jsonl") == len(GROWN)
-    assert len(request) == 111 + sum(len(path) + len(f" {len(TWO)}") + 1 for path in paths)
+    assert len(request) == 149 + sum(len(path) + len(f" {len(TWO)}") + 1 for path in paths)
     await machine.connection.close()

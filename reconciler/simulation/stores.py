@@ -129,7 +129,8 @@ def _parse_pull(script: str, *, defined: bool) -> tuple[str, list[list[str]]]:
     first, _, rest = script.partition("\n")
     head = "" if defined else f"{common()}\n{text('pull')}\n"
     head += "{\nprintf '%s\\tbegin\\n' $NONCE\n"
-    tail = "printf '%s\\tend\\n' $NONCE\n} </dev/null\n"
+    tail = "printf '%s\\tend\\n' $NONCE\n} </dev/null"
+    tail += "\n" if "\none " in rest else " | dd ibs=65536 obs=65536 2>/dev/null\n"
     assert first.startswith("NONCE="), first
     assert rest.startswith(head), rest[:300]
     assert rest.endswith(tail), rest[-300:]

@@ -35,7 +35,10 @@ def mark(handle: int) -> bool:
     Whether that worked: then whoever changes the file from now on changes its stamp, however soon.
     """
     now = time.time_ns()
-    os.utime(handle, ns=(now, now))
+    try:
+        os.utime(handle, ns=(now, now))
+    except OSError:  # a file system that has no such times
+        return False
     return os.fstat(handle).st_mtime_ns == now and now % 1_000_000 != 0
 
 

@@ -1,4 +1,4 @@
-"""From-remote: what is new in the conversations of one host, in one exec, into the archive. Never by clocks."""
+"""From-remote: what is new in the conversations of one host, in one flight, into the archive. Never by clocks."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from reconciler.errors import HostError, ReconcilerError
 from reconciler.hosts import Connection
 from reconciler.transcripts.archive import Archive
 from reconciler.transcripts.exporting import export_all
+from reconciler.transcripts.results import Fork, Item, Outcome, PullResult
 from reconciler.transcripts.scripts import common, text
 from reconciler.transcripts.staging import Outgoing, Staged, outgoing, stage
 from reconciler.transcripts.wire import GROWN_LIMIT, Frames, read_frame, read_grown
-from reconciler.transcripts.work import Fork, Item, Outcome, PullResult, Work
+from reconciler.transcripts.work import Work
 from reconciler.transports.quoting import quote
 
 __all__ = [
@@ -27,6 +28,9 @@ __all__ = [
 ALL_OF_IT = 900.0  # seconds that one answer may take, whatever comes
 _MEMORY = 1 << 20  # bytes of news of one conversation that are held in memory
 _ARGUMENTS = 65536  # bytes of paths that one program is given
+_HASHED = 1 << 28  # bytes of files that are hashed before anything comes, by hosts that are slow
+# In few pieces: sshd sends a small packet, and keeps back the next small one until the first was acknowledged (Nagle).
+_AT_ONCE = "} </dev/null | dd ibs=65536 obs=65536 2>/dev/null"
 
 
 async def pull(connection: Connection, agent: Agent, session: str, seen: SessionSeen, archive: Archive) -> PullResult:
@@ -38,7 +42,7 @@ async def pull(connection: Connection, agent: Agent, session: str, seen: Session
 
 
 async def pull_many(connection: Connection, items: Sequence[Item], archive: Archive) -> list[PullResult]:
-    """Any number of sessions of one host in one exec; none where nothing changed. Errors are values.
+    """Any number of sessions of one host in one flight; none where nothing changed. Errors are values.
 
     A session whose answer breaks off fails alone; those behind it are asked for once more.
     """
@@ -97,10 +101,14 @@ def _sorted(works: Sequence[Work]) -> tuple[list[Work], list[Work]]:
     """Those that are asked for all at once, as many as fit into the arguments of a program; and the others."""
     quick: list[Work] = []
     slow: list[Work] = []
-    room = _ARGUMENTS
+    room, hashed = _ARGUMENTS, _HASHED
     for work in works:
-        room -= sum(len(work.files[name].path) + 10 for name in work.names) if work.quick else 0
-        (quick if work.quick and room > 0 else slow).append(work)
+        files = [work.files[name] for name in work.names]
+        if fits := work.quick:
+            room -= sum(len(file.path) + 10 for file in files)
+            hashed -= sum(file.size for file in files)
+            fits = room > 0 and hashed > 0
+        (quick if fits else slow).append(work)
     return quick, slow
 
 
@@ -115,7 +123,7 @@ def request(nonce: str, quick: Sequence[Work], slow: Sequence[Work], *, define: 
     if rest:
         lines.append("now=$(date +%s)")
     lines += [quote(["one", str(number), *words]) for number, words in enumerate(rest, len(grown))]
-    return "\n".join([*lines, "printf '%s\\tend\\n' $NONCE", "} </dev/null", ""])
+    return "\n".join([*lines, "printf '%s\\tend\\n' $NONCE", "} </dev/null" if rest else _AT_ONCE, ""])
 
 
 def _failed(works: Sequence[Work], error: HostError) -> None:

@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 from reconciler.core.transcript import FILES_LIMIT, safe_name
 from reconciler.errors import ReconcilerError
 from reconciler.transcripts.archive import EMPTY, EXPORT, KEPT_EXPORTS, Archive, Part, default_place
-from reconciler.transcripts.storage import Folder, Remote, open_storage
+from reconciler.transcripts.remote import Remote
+from reconciler.transcripts.storage import Folder, open_storage
 
 NAME = "main.jsonl"
 

@@ -402,7 +402,7 @@ def toolbox(tmp_path: Path, shell: str, sums: str) -> Path:
     found = shutil.which(shell)
     assert found, f"{shell} is missing here: scripts/install-test-deps.sh"
     (tools / "sh").symlink_to(found)
-    for name in ["cat", "cut", "date", "head", "tail", "ls", "mkdir", "mv", "rm", "sync", "tr", "wc", "printf"]:
+    for name in ["cat", "cut", "date", "dd", "head", "tail", "ls", "mkdir", "mv", "rm", "sync", "tr", "wc", "printf"]:
         target = found if shell == "busybox" and name != "sync" else shutil.which(name)
         assert target
         (tools / name).symlink_to(target)
