@@ -110,5 +110,5 @@ async def test_only_what_grew_is_named_to_the_host(tmp_path: Path, monkeypatch: 
     paths = [str(machine.path(n)).encode() for n in GROWN]
     assert [path in request for path in paths] == [True] * len(GROWN)
     assert request.count(b".jsonl") == len(GROWN)
-    assert len(request) == 149 + sum(len(path) + len(f" {len(TWO)}") + 1 for path in paths)
+    assert len(request) == 148 + sum(len(path) + len(f" {len(TWO)}") + 1 for path in paths)
     await machine.connection.close()
