@@ -18,6 +18,7 @@ from reconciler.looking import Checks, Looker
 from reconciler.redaction import redact
 from reconciler.runtimes.operations import parse_answer
 from reconciler.secret_values import resolve
+from reconciler.shells import KeptShell
 from reconciler.transports import Limited, Transport
 
 LOG = logging.getLogger(__name__)
@@ -48,6 +49,7 @@ class Connection:
         self._connect = connect
         self._transport: Transport | None = None
         self._looker = Looker(name)
+        self.kept = KeptShell()  # for whoever reads more than a look does
         self._opening = asyncio.Lock()
         self._looking = asyncio.Lock()
 
@@ -109,9 +111,9 @@ class Connection:
         return rest if found else out
 
     async def _give_way(self) -> bool:
-        """Where the host opens too few sessions for all (MaxSessions): first the control client of tmux ends, then the
-        shell for looks, between two looks."""
-        if await self._looker.give_way():
+        """Where the host opens too few sessions for all (MaxSessions): first a shell ends that is only kept, then the
+        control client of tmux, then the shell for looks, between two looks."""
+        if await self.kept.give_way() or await self._looker.give_way():
             return True
         if not self._looker.open:
             return False
@@ -123,6 +125,7 @@ class Connection:
     async def _lose(self) -> None:
         transport, self._transport = self._transport, None
         await self._looker.drop()
+        await self.kept.drop()
         if transport is not None:
             with contextlib.suppress(HostError, OSError):
                 await transport.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from reconciler.core import jsons
@@ -104,6 +105,7 @@ def hook_activity(facts: Facts) -> Activity:
     return Activity(_STATES[state], "hook", since, detail[:80] if isinstance(detail, str) else "")
 
 
+@lru_cache(maxsize=16384)
 def archived(path: str, pattern: str) -> str | None:
     """What the first group of `pattern` finds at the end of a path, if that may become a name in the archive."""
     found = re.search(rf"(?:{pattern})\Z", path)

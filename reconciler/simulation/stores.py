@@ -81,11 +81,25 @@ class Store:
             return f"{len(lines)} {sha(lines)}" if path in self.files else ""
         return sha(self.get(path)[: int(length)]) if path in self.files else ""
 
-    def pull(self, script: str) -> bytes:
+    def pull(self, script: str, *, defined: bool) -> bytes:
         """What pull.sh prints, asked for by a script on stdin of `sh`."""
-        nonce, calls = _parse_pull(script)
-        frames = [self._frame(nonce, *words) for words in calls]
-        return b"".join([f"{nonce}\tbegin\n".encode(), *frames, f"{nonce}\tend\n".encode()])
+        nonce, calls = _parse_pull(script, defined=defined)
+        answers = [self._grown(nonce, *words) if word == "grown" else self._frame(nonce, *words)
+                   for word, *words in calls]  # fmt: skip
+        return b"".join([f"{nonce}\tbegin\n".encode(), *answers, f"{nonce}\tend\n".encode()])
+
+    def _grown(self, nonce: str, n: str, bases: str, limit: str, *paths: str) -> bytes:
+        plain, out = all(path in self.files for path in paths), []
+        assert n == "0"
+        for number, (path, base) in enumerate(zip(paths, map(int, bases.split(" ")), strict=True)):
+            data = self.get(path)
+            if plain and base <= len(data) <= base + int(limit):
+                mtime = self.files[path].mtime if self.files[path].mtime < self.now() - 1 else "-"
+                out.append(f"{nonce}\t{number}\tgrown\t{base}\t{len(data)}\t{mtime}\t-\n".encode() + data[base:])
+            else:
+                out.append(f"{nonce}\t{number}\tagain\t0\t0\t0\t-\n".encode())
+        sums = [f"{nonce}\tsum\t{sha(self.get(path))}\n".encode() for path in paths] if plain else []
+        return b"".join([*out, *sums, f"{nonce}\tsums\n".encode()])
 
     def _frame(self, nonce: str, n: str, path: str, limit: str, *pairs: str) -> bytes:
         def say(word: str, base: int, size: int, mtime: str, digest: str) -> bytes:
@@ -110,17 +124,20 @@ class Store:
         return say(word, base or 0, len(data), mtime, sha(new)) + new + f"{nonce}\t{n}\tsame\n".encode()
 
 
-def _parse_pull(script: str) -> tuple[str, list[list[str]]]:
-    """The nonce and the arguments of each `one`."""
+def _parse_pull(script: str, *, defined: bool) -> tuple[str, list[list[str]]]:
+    """The nonce and the calls of `grown` and `one`."""
     first, _, rest = script.partition("\n")
-    head = f"{common()}\n{text('pull')}\n{{\nprintf '%s\\tbegin\\n' $NONCE\n"
-    tail = "printf '%s\\tend\\n' $NONCE\nexit 0\n}\n"
+    head = "" if defined else f"{common()}\n{text('pull')}\n"
+    head += "{\nprintf '%s\\tbegin\\n' $NONCE\n"
+    tail = "printf '%s\\tend\\n' $NONCE\n} </dev/null"
+    tail += "\n" if "\none " in rest else " | dd ibs=65536 obs=65536 2>/dev/null\n"
     assert first.startswith("NONCE="), first
     assert rest.startswith(head), rest[:300]
     assert rest.endswith(tail), rest[-300:]
-    calls = [words_of_shell(line) for line in rest[len(head) : -len(tail)].splitlines()]
-    assert all(words[0] == "one" for words in calls)
-    return first.removeprefix("NONCE="), [words[1:] for words in calls]
+    lines = [line for line in rest[len(head) : -len(tail)].splitlines() if line != "now=$(date +%s)"]
+    calls = [words_of_shell(line) for line in lines]
+    assert all(words[0] in ("grown", "one") for words in calls)
+    return first.removeprefix("NONCE="), calls
 
 
 @dataclass(frozen=True)

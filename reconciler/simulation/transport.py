@@ -147,6 +147,7 @@ class SimulatedChannel:
         self._answer = b""
         self._fault: Fault = ""
         self._looks = False
+        self._pulls = False  # whether it has been told how
         self._tells = False  # whether it is the look that a plan rests on; digests come later, and may be lacking
 
     async def write(self, data: bytes) -> None:
@@ -163,7 +164,10 @@ class SimulatedChannel:
             return
         await asyncio.sleep(0.02)
         self._machine.looked = self._machine.time()
-        answer = look(self._machine, *parse_look_call(script)) if self._looks else self._machine.store.pull(script)
+        if self._looks:
+            answer = look(self._machine, *parse_look_call(script))
+        else:
+            answer, self._pulls = self._machine.store.pull(script, defined=self._pulls), True
         self._answer = _spoilt(self._fault, answer)
 
     async def read(self, limit: int = 65536) -> bytes:

@@ -37,9 +37,10 @@ from reconciler.transcripts.pieces import (
     session_name,
     too_large,
     too_many,
+    updating,
     whole_lines,
 )
-from reconciler.transcripts.reading import Reader, Scan
+from reconciler.transcripts.reading import REMEMBERED, Reader, Scan
 
 __all__ = ["EMPTY", "EXPORT", "FILE_LIMIT", "Archive", "Part", "Scan", "default_place"]
 
@@ -121,30 +122,39 @@ class Archive(Reader):
         return ArchivedFile(part.name, size, sha256, part.host_path, part.host_size, part.host_mtime)
 
     def _join(self, path: str, have: ArchivedFile, tail: Readable, length: int) -> str:
+        """Put so many bytes behind what counts, which has to be what its manifest says; the digest of all."""
+        if have.size and self.at_hand:
+            sums = self.beginning(path, have)
+            done, stamp = self.storage.append(path, have.size, updating(sums, bounded(tail, length)))
+            if done:
+                self._sums.put(path, stamp, (have.size + length, sums))
+                return sums.hexdigest()
         sums = hashlib.sha256()
 
         def joined() -> Iterator[bytes]:
             if have.size:
-                for data in self.storage.chunks(path, 0, have.size):
-                    sums.update(data)
-                    yield data
+                yield from updating(sums, self.storage.chunks(path, 0, have.size))
                 if sums.hexdigest() != have.sha256:
                     raise damaged(f"{self}/{path}", "it is not what its manifest says")
-            for data in bounded(tail, length):
-                sums.update(data)
-                yield data
+            yield from updating(sums, bounded(tail, length))
 
-        self.storage.replace(path, joined())
+        stamp = self.storage.replace(path, joined())
+        self._sums.put(path, stamp, (have.size + length, sums))
         return sums.hexdigest()
 
     def _write(self, manifest: Manifest, *, present: bool = True) -> Archived:
         archived = manifest.archived
         folder = folder_of(archived.session, archived.conversation)
-        self.storage.replace(f"{folder}/manifest.json", [manifest.to_json()])
+        self._remember(f"{folder}/manifest.json", manifest)
         head = f"{archived.session}/.head"
         if present and self.small(head, 1000) != archived.conversation.encode() + b"\n":
             self.storage.replace(head, [archived.conversation.encode() + b"\n"])
         return archived
+
+    def _remember(self, path: str, manifest: Manifest) -> None:
+        text = manifest.to_json()
+        stamp = self.storage.replace(path, [text])
+        self._manifests.put(path, stamp if len(text) < REMEMBERED else None, manifest)
 
     def _settled(self, session: str, conversation: str) -> Manifest | None:
         """The manifest, after what a replacement that was cut off has come to."""

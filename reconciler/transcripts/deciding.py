@@ -15,9 +15,9 @@ from reconciler.hosts import Connection
 from reconciler.runtimes.operations import Credentials
 from reconciler.runtimes.scripts import text as shared_text
 from reconciler.transcripts.archive import Archive
+from reconciler.transcripts.results import PullResult
 from reconciler.transcripts.scripts import text
 from reconciler.transcripts.staging import outgoing, stage
-from reconciler.transcripts.work import PullResult
 from reconciler.transports.quoting import quote
 
 

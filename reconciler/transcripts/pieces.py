@@ -7,6 +7,8 @@ import io
 import re
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
+from functools import lru_cache
 from typing import Protocol
 
 from reconciler.core import jsons
@@ -32,10 +34,11 @@ class Readable(Protocol):
 
 
 class Slice:
-    """A part of the spool as a file of its own, for reading."""
+    """A part of the spool as a file of its own, for reading; for one thread, `lock` is for those with other parts."""
 
-    def __init__(self, spool: Readable, at: int, length: int) -> None:
+    def __init__(self, spool: Readable, at: int, length: int, lock: AbstractContextManager[object]) -> None:
         self._spool, self._at, self._length, self._position = spool, at, length, 0
+        self._lock = lock
 
     def seek(self, offset: int, whence: int = 0) -> int:
         """As of a file."""
@@ -45,8 +48,9 @@ class Slice:
     def read(self, size: int = -1) -> bytes:
         """As of a file."""
         left = max(0, self._length - self._position)
-        self._spool.seek(self._at + self._position)
-        data = self._spool.read(left if size < 0 else min(size, left))
+        with self._lock:
+            self._spool.seek(self._at + self._position)
+            data = self._spool.read(left if size < 0 else min(size, left))
         self._position += len(data)
         return data
 
@@ -57,6 +61,13 @@ def digest(chunks: Iterable[bytes]) -> str:
     for data in chunks:
         sums.update(data)
     return sums.hexdigest()
+
+
+def updating(sums: hashlib._Hash, chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """The same pieces, each added to a digest as it passes."""
+    for data in chunks:
+        sums.update(data)
+        yield data
 
 
 def bounded(file: Readable, length: int) -> Iterator[bytes]:
@@ -132,6 +143,7 @@ def session_name(name: str) -> str:
     return name
 
 
+@lru_cache(maxsize=8192)
 def folder_of(session: str, conversation: str) -> str:
     """The folder of a conversation, both names checked."""
     if not CONVERSATION.fullmatch(conversation):

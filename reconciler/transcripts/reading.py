@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -13,9 +14,11 @@ from reconciler.core.values import is_name
 from reconciler.errors import ReconcilerError
 from reconciler.transcripts.manifest import LIMIT, Manifest, parse_manifest
 from reconciler.transcripts.pieces import CONVERSATION, damaged, digest, folder_of, path_of
-from reconciler.transcripts.storage import open_storage
+from reconciler.transcripts.stamps import Remembered
+from reconciler.transcripts.storage import Folder, open_storage
 
 LOG = logging.getLogger(__name__)
+REMEMBERED = 16384  # bytes that a manifest may have to be remembered
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,8 @@ class Reader:
     def __init__(self, where: str | os.PathLike[str]) -> None:
         """`where` is a path, or any URL that fsspec opens."""
         self.storage = open_storage(where)
+        self._manifests: Remembered[Manifest] = Remembered(self.storage)
+        self._sums: Remembered[tuple[int, hashlib._Hash]] = Remembered(self.storage)  # of so many first bytes
 
     def __str__(self) -> str:
         return str(self.storage)
@@ -80,13 +85,19 @@ class Reader:
     def manifest(self, session: str, conversation: str) -> Manifest | None:
         """The same, with the other ends of a conversation that has diverged."""
         folder = folder_of(session, conversation)
-        text = self.small(f"{folder}/manifest.json", LIMIT)
+        path = f"{folder}/manifest.json"
+        if (known := self._manifests.get(path)) is not None:
+            return known
+        stamp = self._manifests.stamp(path)
+        text = self.small(path, LIMIT)
         if text is None:
             return None
         try:
-            return parse_manifest(text, session, conversation)
+            found = parse_manifest(text, session, conversation)
         except ValueError as error:
-            raise damaged(f"{self}/{folder}/manifest.json", str(error)) from None
+            raise damaged(f"{self}/{path}", str(error)) from None
+        self._manifests.put(path, stamp if len(text) < REMEMBERED else None, found)
+        return found
 
     def small(self, path: str, limit: int) -> bytes | None:
         """A small file whole; None where there is none."""
@@ -111,6 +122,27 @@ class Reader:
             raise ValueError(f"{name} has {file.size} bytes, not {length}")
         return digest(self.storage.chunks(path_of(session, conversation, name), 0, length))
 
+    @property
+    def at_hand(self) -> bool:
+        """Whether what is archived can be read again for nothing, more or less."""
+        return isinstance(self.storage, Folder)
+
+    def beginning(self, path: str, file: ArchivedFile) -> hashlib._Hash:
+        """The SHA-256 of what counts of a file, to go on with. Raises ReconcilerError(archive-damaged).
+
+        What was hashed before is not read again while the file lies there as it was then.
+        """
+        known = self._sums.get(path)
+        if known is not None and (known[0], known[1].hexdigest()) == (file.size, file.sha256):
+            return known[1].copy()
+        stamp, sums = self._sums.stamp(path), hashlib.sha256()
+        for data in self.storage.chunks(path, 0, file.size) if file.size else ():
+            sums.update(data)
+        if sums.hexdigest() != file.sha256:
+            raise damaged(f"{self}/{path}", "it is not what its manifest says")
+        self._sums.put(path, stamp, (file.size, sums.copy()))
+        return sums
+
     def _file(self, session: str, conversation: str, name: str) -> ArchivedFile:
         archived = self.get(session, conversation)
         if archived is None or name not in archived.files:
@@ -121,7 +153,14 @@ class Reader:
 
     def purged(self, session: str, conversation: str) -> bool:
         """Whether a conversation was purged."""
-        return self.storage.size(f".tombstones/{folder_of(session, conversation)}.json") is not None
+        path = f".tombstones/{folder_of(session, conversation)}.json"
+        if isinstance(self.storage, Folder) and self.storage.lacks(path):
+            return False
+        return self.storage.size(path) is not None
+
+    def anything_purged(self) -> bool:
+        """Whether any conversation may have been."""
+        return not (isinstance(self.storage, Folder) and self.storage.lacks(".tombstones"))
 
     def purged_at(self, session: str, conversation: str) -> float:
         """When a conversation was purged; 0 where nobody knows."""

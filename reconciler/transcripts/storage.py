@@ -11,10 +11,11 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
 from reconciler.errors import ReconcilerError
+from reconciler.transcripts.stamps import Stamp, mark, stamp_of
 
 CHUNK = 1 << 20
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -33,8 +34,17 @@ class Storage(Protocol):
     def chunks(self, path: str, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
         """Its bytes from an offset on."""
 
-    def replace(self, path: str, chunks: Iterable[bytes]) -> None:
-        """Write a whole file beside, sync it, and give it its name."""
+    def replace(self, path: str, chunks: Iterable[bytes]) -> Stamp | None:
+        """Write a whole file beside, sync it, and give it its name. Returns its stamp, where it can vouch for it."""
+
+    def append(self, path: str, size: int, chunks: Iterable[bytes]) -> tuple[bool, Stamp | None]:
+        """Write behind its first `size` bytes, which nobody touches, in place of what is there, and sync it.
+
+        Whether that was done, and as `replace`; not where it has to be replaced: then nothing was taken of `chunks`.
+        """
+
+    def stamp(self, path: str) -> Stamp | None:
+        """Which file lies there, as it is now; None where there is none, or nobody can tell so exactly."""
 
     def rename(self, path: str, to: str) -> None:
         """Give a file another name."""
@@ -52,7 +62,11 @@ def open_storage(where: str | os.PathLike[str]) -> Storage:
     parts = urlsplit(text)
     if parts.scheme == "file":
         return Folder(Path(unquote(parts.path)))
-    return Remote(text) if "://" in text else Folder(Path(text).expanduser())
+    if "://" in text:
+        from reconciler.transcripts.remote import Remote
+
+        return Remote(text)
+    return Folder(Path(text).expanduser())
 
 
 @contextmanager
@@ -151,7 +165,37 @@ class Folder:
                     length = None if length is None else length - len(data)
                     yield data
 
-    def replace(self, path: str, chunks: Iterable[bytes]) -> None:
+    def stamp(self, path: str) -> Stamp | None:
+        """Which file lies there, by whatever way: a stamp that is known is of a file to which no link led."""
+        try:
+            return stamp_of(os.stat(f"{self.root}/{path}", follow_symlinks=False))
+        except (OSError, ValueError):
+            return None
+
+    def lacks(self, path: str) -> bool:
+        """Whether nothing lies there, by whatever way; quicker than `size`, which says what does."""
+        try:
+            os.lstat(f"{self.root}/{path}")
+        except FileNotFoundError:
+            return True
+        except (OSError, ValueError):
+            pass
+        return False
+
+    def append(self, path: str, size: int, chunks: Iterable[bytes]) -> tuple[bool, Stamp | None]:
+        """Write in place, which leaves what counts as it is, whenever it is cut off; not to a file with two names."""
+        with self._at(path) as (folder, name):
+            handle = os.open(name, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+            try:
+                found = os.fstat(handle)
+                if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1 or found.st_size < size:
+                    return False, None
+                own = _extend(handle, size, chunks)
+                return True, stamp_of(os.fstat(handle)) if own else None
+            finally:
+                os.close(handle)
+
+    def replace(self, path: str, chunks: Iterable[bytes]) -> Stamp | None:
         """Write a whole file beside, sync it and its folder, and give it its name."""
         with self._at(path, make=True) as (folder, name):
             beside = f".new-{secrets.token_hex(6)}"
@@ -162,9 +206,12 @@ class Folder:
                     for data in chunks:
                         file.write(data)
                     file.flush()
+                    own = mark(handle)
                     os.fsync(handle)
-                os.replace(beside, name, src_dir_fd=folder, dst_dir_fd=folder)
+                    os.replace(beside, name, src_dir_fd=folder, dst_dir_fd=folder)
+                    found = stamp_of(os.fstat(handle))
                 os.fsync(folder)
+                return found if own else None
             except BaseException:
                 with contextlib.suppress(OSError):
                     os.unlink(beside, dir_fd=folder)
@@ -194,6 +241,24 @@ class Folder:
                 os.close(handle)
 
 
+def _extend(handle: int, size: int, chunks: Iterable[bytes]) -> bool:
+    end = os.lseek(handle, size, os.SEEK_SET)
+    try:
+        for data in chunks:
+            left = memoryview(data)
+            while left:
+                left = left[os.write(handle, left) :]
+            end += len(data)
+        os.ftruncate(handle, end)
+        own = mark(handle)
+        os.fsync(handle)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.ftruncate(handle, size)
+        raise
+    return own
+
+
 def _remove(folder: int, name: str) -> None:
     if not stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
         os.unlink(name, dir_fd=folder)
@@ -205,96 +270,3 @@ def _remove(folder: int, name: str) -> None:
     finally:
         os.close(handle)
     os.rmdir(name, dir_fd=folder)
-
-
-class Remote:
-    """Anything that fsspec opens by its URL. One controller at a time writes there: it has no locks."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self._guards: dict[str, threading.Lock] = {}
-        with self._translated():
-            import fsspec
-
-            self._files, self._root = fsspec.core.url_to_fs(url)
-
-    def __str__(self) -> str:
-        return self.url
-
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        """Libraries of clouds have errors of their own, and their packages may be missing."""
-        try:
-            with translated(self.url):
-                yield
-        except (ReconcilerError, GeneratorExit):
-            raise
-        except ImportError as error:
-            raise ReconcilerError(
-                f"the archive {self.url} needs a package: {error}", code="archive", remedy="pip install it"
-            ) from error
-        except Exception as error:
-            raise ReconcilerError(f"the archive {self.url} cannot be used: {error}", code="archive") from error
-
-    def _path(self, path: str) -> str:
-        return f"{self._root.rstrip('/')}/{path}"
-
-    def names(self, folder: str) -> list[str]:
-        """What lies in a folder; nothing where there is no such folder."""
-        with self._translated():
-            try:
-                self._files.invalidate_cache()
-                found: list[Any] = self._files.ls(self._path(folder).rstrip("/"), detail=False)
-            except (FileNotFoundError, NotADirectoryError):
-                return []
-            return sorted(str(name).rstrip("/").rpartition("/")[2] for name in found)
-
-    def size(self, path: str) -> int | None:
-        """Bytes of a file; None where there is none."""
-        with self._translated():
-            try:
-                found = self._files.info(self._path(path))
-            except (FileNotFoundError, NotADirectoryError):
-                return None
-            return int(found["size"]) if found["type"] == "file" and not found.get("islink") else None
-
-    def chunks(self, path: str, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
-        """Its bytes from an offset on."""
-        with self._translated(), self._files.open(self._path(path), "rb") as file:
-            file.seek(offset)
-            while (room := CHUNK if length is None else min(CHUNK, length)) and (data := file.read(room)):
-                length = None if length is None else length - len(data)
-                yield bytes(data)
-
-    def replace(self, path: str, chunks: Iterable[bytes]) -> None:
-        """Write a whole file under another name, then move it."""
-        where = self._path(path)
-        beside = f"{where.rpartition('/')[0]}/.new-{secrets.token_hex(6)}"
-        with self._translated():
-            self._files.makedirs(where.rpartition("/")[0], exist_ok=True)
-            try:
-                with self._files.open(beside, "wb") as file:
-                    for data in chunks:
-                        file.write(data)
-                self._files.mv(beside, where)
-            except BaseException:
-                with contextlib.suppress(Exception):
-                    self._files.rm(beside)
-                raise
-
-    def rename(self, path: str, to: str) -> None:
-        """Give a file another name."""
-        with self._translated():
-            self._files.makedirs(self._path(to).rpartition("/")[0], exist_ok=True)
-            self._files.mv(self._path(path), self._path(to))
-
-    def remove(self, path: str) -> None:
-        """Delete a file or a folder with all that is in it."""
-        with self._translated():
-            self._files.rm(self._path(path), recursive=True)
-
-    @contextmanager
-    def locked(self, name: str) -> Iterator[None]:
-        """One writer at a time in this process."""
-        with self._guards.setdefault(name, threading.Lock()):
-            yield

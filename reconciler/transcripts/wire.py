@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO
 
 from reconciler.core.observed import clean
@@ -13,6 +13,7 @@ from reconciler.transcripts.pieces import FILE_LIMIT, too_large
 from reconciler.transports import Channel
 
 IDLE = 60.0  # seconds in which something has to come
+GROWN_LIMIT = 1 << 24  # bytes of news of one file that are fetched before its beginning is proven to be ours
 _LINE = 4096
 _NOISE = 65536  # bytes that login scripts may print before we begin
 
@@ -62,6 +63,11 @@ class Frames:
             raise self.broken("a file changed while it was read, or the answer was cut")
         return fields
 
+    @property
+    def spent(self) -> bool:
+        """Whether nothing more has come than was read."""
+        return not self._buffer
+
     async def copy(self, length: int, to: IO[bytes]) -> None:
         """Exactly so many bytes."""
         while length:
@@ -94,16 +100,20 @@ def number(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
 
 
-async def read_frame(frames: Frames, index: int, path: str, spool: IO[bytes]) -> Frame:
-    """One file. Raises OperationError for what is wrong with it alone, HostError for what breaks the answer."""
+async def _header(frames: Frames, index: int) -> tuple[str, int, int, float, str]:
+    """The line that is before the bytes of a file: word, base, size, time, digest."""
     fields = await frames.line()
     numbers = [number(field) for field in fields[2:4]] if len(fields) == 6 else [None]
     if None in numbers or fields[0] != str(index):
         raise frames.broken("a line in it is none of ours")
-    base, size = int(fields[2]), int(fields[3])
-    word, digest = fields[1], fields[5]
     # `-`: too young to vouch for anything.
     mtime = float(found if (found := number(fields[4])) is not None else -1)
+    return fields[1], int(fields[2]), int(fields[3]), mtime, fields[5]
+
+
+async def read_frame(frames: Frames, index: int, path: str, spool: IO[bytes]) -> Frame:
+    """One file. Raises OperationError for what is wrong with it alone, HostError for what breaks the answer."""
+    word, base, size, mtime, digest = await _header(frames, index)
     if word in ("ahead", "other"):
         if not 0 <= size - base <= FILE_LIMIT:
             raise frames.broken("it announces more than was asked for")
@@ -119,6 +129,29 @@ async def read_frame(frames: Frames, index: int, path: str, spool: IO[bytes]) ->
     if word in ("short", "missing"):
         return Frame(word, 0, size, mtime, digest)
     raise _trouble(word, path, clean(digest, 300))
+
+
+async def read_grown(frames: Frames, count: int, spool: IO[bytes]) -> list[Frame]:
+    """What `grown` tells of so many files, in order. Raises HostError.
+
+    The digests are of whole files, and have been compared with nothing; "" where the host does not tell all of them.
+    """
+    found: list[Frame] = []
+    for index in range(count):
+        word, base, size, mtime, _ = await _header(frames, index)
+        if word not in ("grown", "again") or not 0 <= size - base <= GROWN_LIMIT:
+            raise frames.broken("a line in it is none of ours")
+        at = spool.seek(0, 2)
+        await frames.copy(size - base, spool)
+        found.append(Frame(word, base, size, mtime, "", at))
+    sums: list[str] = []
+    while (fields := await frames.line()) != ["sums"]:
+        if len(fields) != 2 or fields[0] != "sum" or len(sums) == count:
+            raise frames.broken("a line in it is none of ours")
+        sums.append(fields[1])
+    if len(sums) != count:
+        return found
+    return [replace(frame, digest=digest) for frame, digest in zip(found, sums, strict=True)]
 
 
 def _digest(spool: IO[bytes], at: int, length: int) -> str:

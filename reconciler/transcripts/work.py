@@ -3,80 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import IO, Literal
+import re
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import IO
 
-from reconciler.core.agent import Agent
-from reconciler.core.decision import since
-from reconciler.core.observed import SessionSeen, StoreFile
+from reconciler.core.observed import StoreFile
 from reconciler.core.transcript import FILES_LIMIT, Archived, HostFile, Relation, overall, unchanged
 from reconciler.errors import OperationError, ReconcilerError
 from reconciler.transcripts.archive import Archive, Part
 from reconciler.transcripts.manifest import Head, Manifest
-from reconciler.transcripts.pieces import EMPTY, FILE_LIMIT, Slice, too_many
+from reconciler.transcripts.pieces import EMPTY, FILE_LIMIT, Slice, bounded, path_of, too_many
 from reconciler.transcripts.relations import host_files
-from reconciler.transcripts.wire import Frame
+from reconciler.transcripts.results import Fork, Item, Outcome, PullResult
+from reconciler.transcripts.wire import GROWN_LIMIT, Frame
 
-Outcome = Literal["synced", "unchanged", "archive-ahead", "diverged", "purged", "unknown", "failed"]
-
-
-@dataclass(frozen=True)
-class Item:
-    """One session whose conversation is wanted. The last three are for agents that export: how they are run."""
-
-    session: str
-    agent: Agent
-    seen: SessionSeen
-    command: str = ""
-    environment: Mapping[str, str] = field(default_factory=dict, repr=False)  # resolved; travels on stdin only
-    shell: str = ""
-
-
-@dataclass(frozen=True)
-class Fork:
-    """A file of which there are two continuations: the host's head and the archive's."""
-
-    name: str
-    host: Head
-    archive: Head
-
-
-@dataclass(frozen=True)
-class PullResult:
-    """What came of one session. `new` are the bytes that were archived; `error` says why it failed."""
-
-    session: str
-    conversation: str
-    host: str
-    outcome: Outcome
-    new: int = 0
-    forks: tuple[Fork, ...] = ()
-    archived: Archived | None = None
-    error: ReconcilerError | None = None
-    purged_at: float = 0.0
-
-    @property
-    def message(self) -> str:
-        """One sentence."""
-        if self.error is not None:
-            return self.error.message
-        return {
-            "synced": f"{self.new} new bytes archived",
-            "unchanged": "nothing new",
-            "archive-ahead": f"{self.host} has only a beginning of what the archive has",
-            "diverged": "; ".join(_fork_words(self.host, fork) for fork in self.forks) or "the copies differ",
-            "purged": f"it has been purged{since(self.purged_at) if self.purged_at else ''}; "
-            "the copy on the host is left alone",
-            "unknown": "nobody looked at its files",
-        }.get(self.outcome, self.outcome)
-
-
-def _fork_words(host: str, fork: Fork) -> str:
-    def head(found: Head) -> str:
-        return f"{found.size} bytes, {found.sha256[:12]}" + (f", last {found.last}" if found.last else "")
-
-    return f"{fork.name}: {host} has {head(fork.host)}; the archive has {head(fork.archive)}"
+_PLAIN = re.compile(r"/[^\\\0-\x1f\x7f]{1,2000}")  # paths that no digest tool prints in another way
 
 
 class Work:
@@ -91,9 +34,11 @@ class Work:
         self.files: dict[str, HostFile] = {}
         self.settled: dict[str, Relation] = {}  # known without asking
         self.whole: frozenset[str] = frozenset()  # of which all is wanted, for a divergence
+        self.careful = False  # whether the host is to compare before it sends
         self.names: list[str] = []  # asked for, in order
         self.frames: dict[str, Frame] = {}
         self.spool: IO[bytes] | None = None
+        self.spooling = threading.Lock()  # of its present spool, which several may have
         self.result: PullResult | None = None
 
     @property
@@ -125,11 +70,11 @@ class Work:
         except ReconcilerError as error:
             self.fail(error)
 
-    def prepare(self) -> None:
-        """What has to be asked; the result, where nothing has."""
+    def prepare(self, *, purged: bool) -> None:
+        """What has to be asked; the result, where nothing has. `purged`: whether anything of the archive may be."""
         if not self.conversation:
             return self.finish("unknown")
-        if self.archive.purged(self.item.session, self.conversation):
+        if purged and self.archive.purged(self.item.session, self.conversation):
             at = self.archive.purged_at(self.item.session, self.conversation)
             self.result = PullResult(self.item.session, self.conversation, self.host, "purged", purged_at=at)
             return None
@@ -175,6 +120,23 @@ class Work:
             self.files[file.name] = HostFile(file.name, file.host_path, 0, 0)
         return [file.name for file in missing]
 
+    @property
+    def quick(self) -> bool:
+        """Whether all that is asked for may just have grown: then it comes unseen, and is proven here."""
+        return not self.careful and not self.whole and self.archive.at_hand and all(map(self._grown, self.names))
+
+    def _grown(self, name: str) -> bool:
+        have = self.manifest.archived.files.get(name) if self.manifest else None
+        if have is None or not have.size or self.manifest is None or name in self.manifest.others:
+            return False
+        here = self.files[name]
+        return have.size <= here.size <= have.size + GROWN_LIMIT and _PLAIN.fullmatch(here.path) is not None
+
+    def base(self, name: str) -> int:
+        """How many bytes of a file that may have grown are ours already."""
+        assert self.manifest is not None
+        return self.manifest.archived.files[name].size
+
     def request(self, name: str) -> list[str]:
         """The arguments of `one` for a file: its path, and from where on its bytes are wanted."""
         have = self.manifest.archived.files.get(name) if self.manifest else None
@@ -194,6 +156,9 @@ class Work:
 
     def evaluate(self) -> None:
         """All frames have come: archive them, or ask again for whole files where the copies have diverged."""
+        if not all(map(self._proven, self.names)):
+            self.careful, self.frames = True, {}
+            return None
         found = dict(self.settled)
         for name in self.names:
             found[name] = self._relation(name, self.frames[name])
@@ -207,6 +172,26 @@ class Work:
             self.whole, self.names, self.frames = frozenset(wanted), sorted(wanted), {}
             return None
         return self._keep(wanted)
+
+    def _proven(self, name: str) -> bool:
+        """Whether what is ours and what came are all of the host's file: then it has grown."""
+        frame = self.frames[name]
+        if frame.word == "again":
+            return False
+        if frame.word == "grown":
+            assert self.manifest is not None
+            path = path_of(self.item.session, self.conversation, name)
+            sums = self.archive.beginning(path, self.manifest.archived.files[name])
+            for data in bounded(self._tail(frame), frame.size - frame.base):
+                sums.update(data)
+            if sums.hexdigest() != frame.digest:
+                return False
+            self.frames[name] = replace(frame, word="ahead")
+        return True
+
+    def _tail(self, frame: Frame) -> Slice:
+        assert self.spool is not None
+        return Slice(self.spool, frame.at, frame.size - frame.base, self.spooling)
 
     def _gone(self, name: str) -> bool:
         return name in self.frames and self.frames[name].word == "missing"
@@ -226,10 +211,8 @@ class Work:
         return "diverged"
 
     def _part(self, name: str, frame: Frame, sha256: str) -> Part:
-        assert self.spool is not None
-        tail = Slice(self.spool, frame.at, frame.size - frame.base)
         path = self.files[name].path
-        return Part(name, frame.base, sha256, tail, path, frame.size, frame.mtime)
+        return Part(name, frame.base, sha256, self._tail(frame), path, frame.size, frame.mtime)
 
     def _known(self, name: str, frame: Frame) -> bool:
         """Whether there is nothing to write down either."""

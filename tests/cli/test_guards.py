@@ -30,7 +30,7 @@ from reconciler.sources.following import Following
 from reconciler.sources.notes import Notes
 from reconciler.transcripts.archive import Archive
 from reconciler.transcripts.carrying import open_archive
-from reconciler.transcripts.work import PullResult
+from reconciler.transcripts.results import PullResult
 from tests.core.situations import (
     AGENT,
     NOW,

@@ -11,8 +11,9 @@ import stat
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -21,7 +22,8 @@ from hypothesis import strategies as st
 from reconciler.core.transcript import FILES_LIMIT, safe_name
 from reconciler.errors import ReconcilerError
 from reconciler.transcripts.archive import EMPTY, EXPORT, KEPT_EXPORTS, Archive, Part, default_place
-from reconciler.transcripts.storage import Folder, Remote, open_storage
+from reconciler.transcripts.remote import Remote
+from reconciler.transcripts.storage import Folder, open_storage
 
 NAME = "main.jsonl"
 
@@ -338,21 +340,80 @@ def test_a_copy_that_rotted_is_never_continued(plain: Archive, tmp_path: Path) -
     assert (tmp_path / "a/s/c/files" / NAME).read_bytes() == b"[]\n"
 
 
+def test_a_copy_that_rotted_as_soon_as_it_was_written_is_never_continued(plain: Archive, tmp_path: Path) -> None:
+    grow(plain, b"{}\n")
+    grow(plain, b"{}\n")
+    with open(tmp_path / "a/s/c/files" / NAME, "r+b") as file:
+        file.write(b"[")
+    with pytest.raises(ReconcilerError) as error:
+        grow(plain, b"more\n")
+    assert error.value.code == "archive-damaged"
+
+
+def test_a_copy_grows_in_place_and_is_not_read_again(
+    plain: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grow(plain, b"one\n")
+    path = tmp_path / "a/s/c/files" / NAME
+    before, read = path.stat().st_ino, []
+    real = plain.storage.chunks
+
+    def chunks(path: str, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
+        read.append(path)
+        return real(path, offset, length)
+
+    monkeypatch.setattr(plain.storage, "chunks", chunks)
+    grow(plain, b"two\n")
+    grow(plain, b"three\n")
+    assert read == ["s/.head", "s/.head"]
+    assert (path.stat().st_ino, path.read_bytes()) == (before, b"one\ntwo\nthree\n")
+    assert plain.manifest("s", "c") == Archive(tmp_path / "a").manifest("s", "c")
+
+
+def test_a_copy_with_another_name_is_replaced_and_the_other_stays(plain: Archive, tmp_path: Path) -> None:
+    grow(plain, b"one\n")
+    os.link(tmp_path / "a/s/c/files" / NAME, tmp_path / "kept")
+    grow(plain, b"two\n")
+    assert (content(plain), (tmp_path / "kept").read_bytes()) == (b"one\ntwo\n", b"one\n")
+
+
+def test_what_a_cut_left_behind_a_copy_does_not_count_and_goes(plain: Archive, tmp_path: Path) -> None:
+    grow(plain, b"one\n")
+    path = tmp_path / "a/s/c/files" / NAME
+    path.write_bytes(b"one\nhalf of a line that is longer than what comes")
+    assert content(plain) == b"one\n"
+    grow(plain, b"two\n")
+    assert (content(plain), path.read_bytes()) == (b"one\ntwo\n", b"one\ntwo\n")
+
+
+def test_what_another_controller_wrote_or_purged_is_seen(plain: Archive, tmp_path: Path) -> None:
+    other = Archive(tmp_path / "a")
+    for number in range(6):
+        grow(other if number % 2 else plain, b"%d\n" % number)
+    assert content(plain) == content(other) == b"0\n1\n2\n3\n4\n5\n"
+    other.purge("s", "c")
+    assert (plain.get("s", "c"), plain.purged("s", "c"), plain.anything_purged()) == (None, True, True)
+
+
 class Cut(Exception):
     """The power went away."""
 
 
 def cut_at(archive: Archive, count: int) -> None:
     """The n-th write from now does not happen, nor any after it."""
-    real, left = archive.storage.replace, [count]
+    left = [count]
 
-    def replace(path: str, chunks: object) -> None:
-        left[0] -= 1
-        if left[0] < 0:
-            raise Cut
-        real(path, chunks)  # type: ignore[arg-type]
+    def cutting(real: Callable[..., Any]) -> Callable[..., Any]:
+        def write(*arguments: object) -> Any:
+            left[0] -= 1
+            if left[0] < 0:
+                raise Cut
+            return real(*arguments)
 
-    archive.storage.replace = replace  # type: ignore[method-assign]
+        return write
+
+    archive.storage.replace = cutting(archive.storage.replace)  # type: ignore[method-assign]
+    archive.storage.append = cutting(archive.storage.append)  # type: ignore[method-assign]
 
 
 @pytest.mark.parametrize("writes", range(12))

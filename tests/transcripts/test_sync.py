@@ -331,7 +331,7 @@ async def test_a_file_that_grows_while_it_is_read_gives_a_beginning_of_it(machin
     assert archived(archive) == path.read_bytes()
 
 
-async def test_two_hundred_conversations_cost_one_exec_and_only_what_is_new(
+async def test_two_hundred_conversations_cost_one_shell_and_only_what_is_new(
     here: Machine, archive: Archive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes = random.Random(1)
@@ -347,7 +347,7 @@ async def test_two_hundred_conversations_cost_one_exec_and_only_what_is_new(
             file.write(ONE)
     results = await here.pull_all(archive, {n: here.seen(n) for n in range(200)})
     assert [r.new for r in results] == [len(ONE)] * 5 + [0] * 195
-    assert len(opened) == 2
+    assert len(opened) == 1
     assert len(archive.heads()) == 200
     assert time.monotonic() - begun < 20
     assert all(archived(archive, n) == here.path(n).read_bytes() for n in range(200))
@@ -380,7 +380,11 @@ async def test_any_shell_and_any_digest_tool_gives_the_same(
     machine.write(TWO)
     await machine.pull(archive)
     machine.write(THREE)
+    # Each of them tells what proves that a file has grown; what is asked for with more care needs `head`.
+    head = (tmp_path / "tools/head").readlink()
+    (tmp_path / "tools/head").unlink()
     assert (await machine.pull(archive)).outcome == "synced"
+    (tmp_path / "tools/head").symlink_to(head)
     machine.write(ONE)
     assert (await machine.pull(archive)).outcome == "archive-ahead"
     await stage_over(machine, archive, 0.0)
@@ -398,16 +402,16 @@ def toolbox(tmp_path: Path, shell: str, sums: str) -> Path:
     found = shutil.which(shell)
     assert found, f"{shell} is missing here: scripts/install-test-deps.sh"
     (tools / "sh").symlink_to(found)
-    for name in ["cat", "cut", "head", "tail", "ls", "mkdir", "mv", "rm", "sync", "tr", "wc", "printf"]:
+    for name in ["cat", "cut", "date", "dd", "head", "tail", "ls", "mkdir", "mv", "rm", "sync", "tr", "wc", "printf"]:
         target = found if shell == "busybox" and name != "sync" else shutil.which(name)
         assert target
         (tools / name).symlink_to(target)
     real = shutil.which("sha256sum")
     scripts = {
-        "stat": '[ "$1" = -f ] || exit 1\nexec /usr/bin/stat -c "%s %Y" "$3"\n',
-        "sha256sum": f"exec {real}\n",
-        "shasum": f'[ "$*" = "-a 256" ] && exec {real}\n',
-        "openssl": f'[ "$*" = "dgst -sha256 -r" ] && exec {real}\n',
+        "stat": '[ "$1" = -f ] || exit 1\nshift 2\nexec /usr/bin/stat -c "%s %Y" "$@"\n',
+        "sha256sum": f'exec {real} "$@"\n',
+        "shasum": f'[ "$1 $2" = "-a 256" ] && shift 2 && exec {real} "$@"\n',
+        "openssl": f'[ "$1 $2 $3" = "dgst -sha256 -r" ] && shift 3 && exec {real} "$@"\n',
     }
     for name in ("stat", sums):
         (tools / name).write_text(f"#!/bin/sh\n{scripts[name]}")

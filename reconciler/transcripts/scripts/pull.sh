@@ -1,6 +1,7 @@
 # reconciler: what is new in files of conversations. After common.sh and the setting NONCE.
 # Prints `NONCE TAB begin`, for each file a line `NONCE TAB n TAB word TAB base TAB size TAB mtime TAB digest`; behind
 # `ahead` and `other` its bytes from base to size and a line `NONCE TAB n TAB same|changed`; at last `NONCE TAB end`.
+# What `grown` prints instead stands there.
 
 LC_ALL=C
 export LC_ALL
@@ -8,6 +9,8 @@ stat_format='%s %Y' stat_flag=-c
 stat -c %s / >/dev/null 2>&1 || stat_format='%z %m' stat_flag=-f
 
 now=$(date +%s)
+newline='
+'
 
 say() { printf '%s\t%s\t%s\t%s\t%s\t%s\t%s\n' "$NONCE" "$@"; }
 
@@ -69,4 +72,59 @@ news() {
 begins() {
   [ "$1" != - ] && [ "$1" -le "$size" ] || return 1
   [ "$1" -eq 0 ] || [ "$(head -c "$1" <"$f" | sha)" = "$2" ]
+}
+
+# grown N "BASE..." LIMIT PATH...: files of which those many bytes are known, from N on. For each a line as above with
+# the word `grown`, and its bytes from base to size; then for each `NONCE TAB sum TAB` and the digest of the whole file,
+# so that whoever knows its beginning can prove that all of it is one file; then `NONCE TAB sums`. Nothing is compared
+# here, and few programs run. What has not simply grown is `again`: it is to be asked for by `one`.
+grown() {
+  n=$1 bases=$2 limit=$3 told=
+  shift 3
+  for f; do
+    # Nobody waits for a FIFO.
+    { [ -f "$f" ] && [ ! -L "$f" ] && [ -r "$f" ]; } || told=odd
+  done
+  if [ -n "$told" ]; then
+    tails "$@"
+  else
+    # The clock is read before any file is; the digests, which take longest, run beside all else.
+    # shellcheck disable=SC2030
+    { date +%s && digests "$@" 2>/dev/null; } | {
+      told=$(stat "$stat_flag" "$stat_format" "$@" 2>/dev/null)
+      read -r now && tails "$@"
+      while read -r sum rest; do printf '%s\tsum\t%s\n' "$NONCE" "$sum"; done
+    }
+  fi
+  printf '%s\tsums\n' "$NONCE"
+}
+
+# tails PATH...: by `bases` and by what `stat` has `told`, a line for each.
+# shellcheck disable=SC2031
+tails() {
+  told="$told$newline"
+  for f; do
+    base=${bases%% *} bases=${bases#* }
+    s=${told%%"$newline"*} told=${told#*"$newline"}
+    size=${s%% *} mtime=${s##* }
+    if number "$size" && number "$mtime" && [ "$size" -ge "$base" ] && [ $((size - base)) -le "$limit" ]; then
+      [ "$mtime" -lt $((now - 1)) ] || mtime=-
+      say "$n" grown "$base" "$size" "$mtime" -
+      [ "$size" -eq "$base" ] || tail -c $((size - base)) <"$f"
+    else
+      say "$n" again 0 0 0 -
+    fi
+    n=$((n + 1))
+  done
+}
+
+# digests PATH...: a line for each that begins with its SHA-256. Never comes back.
+digests() {
+  if command -v sha256sum >/dev/null 2>&1; then
+    exec sha256sum "$@"
+  elif command -v shasum >/dev/null 2>&1; then
+    exec shasum -a 256 "$@"
+  else
+    exec openssl dgst -sha256 -r "$@"
+  fi
 }
