@@ -152,6 +152,7 @@ class OperationShell:
                         f"{self.name}: the answer to an operation is too long", code="protocol", retry=False
                     )
         except HostError as error:
+            self._never = True
             self._fail(error)
 
     def _take(self, line: bytes) -> bool:
