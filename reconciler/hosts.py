@@ -15,10 +15,10 @@ from reconciler.core.observed import Reached, clean
 from reconciler.core.spec import Host
 from reconciler.errors import HostError, OperationError
 from reconciler.looking import Checks, Looker
+from reconciler.operating import OperationShell
 from reconciler.redaction import redact
 from reconciler.runtimes.operations import parse_answer
 from reconciler.secret_values import resolve
-from reconciler.shells import OperationShell
 from reconciler.transports import Limited, Transport
 
 LOG = logging.getLogger(__name__)
@@ -49,11 +49,13 @@ class Connection:
         self._connect = connect
         self._transport: Transport | None = None
         self._looker = Looker(name)
-        self._operations = OperationShell(name)
-        self._awaited: list[tuple[str, asyncio.Future[Reached | None]]] = []
-        self._waiter: asyncio.Task[None] | None = None
         self._opening = asyncio.Lock()
         self._looking = asyncio.Lock()
+        self._operations = OperationShell(name)
+        self._awaited: list[
+            tuple[str, asyncio.Future[Reached | None]]
+        ] = []  # what looks are to wait for, and who for them
+        self._waiter: asyncio.Task[None] | None = None
 
     def listen(self, noticed: Callable[[], None]) -> None:
         """From now on, `noticed` is called when the host says that something may have changed; it returns at once."""
