@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from reconciler.core.spec import Host
 from reconciler.errors import HostError
 from reconciler.hosts import Connection
-from reconciler.runtimes.operations import parse_answer
 from reconciler.operating import ANSWER_LIMIT, TEXT_LIMIT, OperationShell, factored, fixed_texts
+from reconciler.runtimes.operations import parse_answer
 from reconciler.transports import Channel, Completed, Room, Transport
 
 
