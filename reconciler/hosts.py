@@ -105,7 +105,14 @@ class Connection:
         as `operate`.
         """
         looks: list[asyncio.Future[Reached | None]] = []
-        await self._operate(script, nonce, False, lambda: looks.append(self._look_after(fleet, f"{nonce} {settle}")))
+        try:
+            await self._operate(
+                script, nonce, False, lambda: looks.append(self._look_after(fleet, f"{nonce} {settle}"))
+            )
+        except BaseException:
+            for found in looks:
+                found.cancel()
+            raise
         return await looks[0] if looks else None
 
     async def _operate(
@@ -120,7 +127,7 @@ class Connection:
                 text = script.encode()
                 out = (await transport.run(("sh",), stdin=text, timeout=OPERATION_TIMEOUT, limit=1_000_000)).out
         except HostError as error:
-            if error.code != "too-many-sessions" and self._transport in (transport, None):
+            if error.code != "too-many-sessions" and self._transport is transport:
                 await self._lose()
             raise
         answer = parse_answer(self.name, nonce, out)
@@ -141,7 +148,9 @@ class Connection:
         asked: list[tuple[str, asyncio.Future[Reached | None]]] = []
         try:
             while self._awaited:
-                asked, self._awaited = self._awaited, []
+                asked, self._awaited = [item for item in self._awaited if not item[1].done()], []
+                if not asked:
+                    return
                 reached = None
                 with contextlib.suppress(HostError):  # whoever needs to know looks again
                     reached = await self.look(fleet, tuple(("after", question) for question, _ in asked))
