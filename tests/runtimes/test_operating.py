@@ -107,10 +107,10 @@ async def test_operations_are_done_as_on_channels_of_their_own(machine: Machine)
     async with line(machine) as it:
         nonce = secrets.token_hex(8)
         begun = time.monotonic()
-        reached = await it.connection.operate_and_look(launched(it.ours, nonce), nonce, FLEET, 4)
+        reached = await it.connection.operate_and_look(launched(it.ours, nonce), nonce, FLEET, 9)
         assert reached is not None
         assert reached.sessions["api"].state == "running"
-        assert time.monotonic() - begun > 0.4
+        assert time.monotonic() - begun > 0.9
         pid = reached.sessions["api"].process
         assert pid is not None
         assert f"HARD={HARD}\0".encode() in Path(f"/proc/{pid.pid}/environ").read_bytes()  # noqa: ASYNC240
@@ -155,6 +155,13 @@ async def test_where_nothing_can_be_detached_operations_have_their_own_channels(
                 assert it.far.alone == 2
         finally:
             machine.close()
+
+
+def test_an_answer_begins_on_a_line_of_its_own_whatever_somebody_else_has_begun_to_say(machine: Machine) -> None:
+    operation = quote([lease_operation(OURS, "n")])
+    begun = text("common") + text("operate") + "emit 'half a line'\n"
+    lines = machine.sh(f"{begun}reconciler_operate n {operation}\n").split(b"\n")
+    assert [line for line in lines if line.startswith(b'answer\tn\t{"ok":true')]
 
 
 def test_without_setsid_job_control_keeps_what_is_begun_from_ignoring_interrupts(tmp_path: Path) -> None:
