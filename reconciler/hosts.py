@@ -1,4 +1,4 @@
-"""Open connections and keep them: one a host, with a long-lived shell for looks and a channel for each operation."""
+"""Open connections and keep them: one a host, with a long-lived shell for looks and another one for operations."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from reconciler.core.observed import Reached, clean
 from reconciler.core.spec import Host
 from reconciler.errors import HostError, OperationError
 from reconciler.looking import Checks, Looker
+from reconciler.operating import OperationShell
 from reconciler.redaction import redact
 from reconciler.runtimes.operations import parse_answer
 from reconciler.secret_values import resolve
@@ -52,6 +53,11 @@ class Connection:
         self.kept = KeptShell()  # for whoever reads more than a look does
         self._opening = asyncio.Lock()
         self._looking = asyncio.Lock()
+        self._operations = OperationShell(name)
+        self._awaited: list[
+            tuple[str, asyncio.Future[Reached | None]]
+        ] = []  # what looks are to wait for, and who for them
+        self._waiter: asyncio.Task[None] | None = None
 
     def listen(self, noticed: Callable[[], None]) -> None:
         """From now on, `noticed` is called when the host says that something may have changed; it returns at once."""
@@ -87,20 +93,76 @@ class Connection:
                 await self._lose()
                 raise
 
-    async def operate(self, script: str, nonce: str) -> dict[str, Any]:
-        """Run an operation on a channel of its own. Raises HostError, or OperationError where it was refused."""
+    async def operate(self, script: str, nonce: str, *, alone: bool = False) -> dict[str, Any]:
+        """Run an operation; on a channel of its own where it is to be `alone` (it answers much), or has to be.
+
+        Raises HostError, or OperationError where it was refused.
+        """
+        return await self._operate(script, nonce, alone)
+
+    async def operate_and_look(self, script: str, nonce: str, fleet: str, settle: int) -> Reached | None:
+        """Run an operation, and in the same flight a look that waits for it, and `settle` tenths of a second more.
+
+        None where there was no such look: it cannot be had here, failed, or the operation took too long for it. Raises
+        as `operate`.
+        """
+        looks: list[asyncio.Future[Reached | None]] = []
+        try:
+            await self._operate(
+                script, nonce, False, lambda: looks.append(self._look_after(fleet, f"{nonce} {settle}"))
+            )
+        except BaseException:
+            for found in looks:
+                found.cancel()
+            raise
+        return await looks[0] if looks else None
+
+    async def _operate(
+        self, script: str, nonce: str, alone: bool, awaited: Callable[[], None] | None = None
+    ) -> dict[str, Any]:
         transport = await self.transport()
         try:
-            done = await transport.run(("sh",), stdin=script.encode(), timeout=OPERATION_TIMEOUT, limit=1_000_000)
+            out = None
+            if not alone:
+                out = await self._operations.run(transport, script, nonce, OPERATION_TIMEOUT, awaited)
+            if out is None:
+                text = script.encode()
+                out = (await transport.run(("sh",), stdin=text, timeout=OPERATION_TIMEOUT, limit=1_000_000)).out
         except HostError as error:
-            if error.code != "too-many-sessions":
+            if error.code != "too-many-sessions" and self._transport is transport:
                 await self._lose()
             raise
-        answer = parse_answer(self.name, nonce, done.out)
+        answer = parse_answer(self.name, nonce, out)
         LOG.info("%s: an operation answered ok=%s code=%s", self.name, answer.get("ok"), answer.get("code"))
         if answer.get("ok") is not True:
             raise _refusal(self.name, answer)
         return answer
+
+    def _look_after(self, fleet: str, question: str) -> asyncio.Future[Reached | None]:
+        """What a look finds after an operation; those that are sent meanwhile share the next one."""
+        found: asyncio.Future[Reached | None] = asyncio.get_running_loop().create_future()
+        self._awaited.append((question, found))
+        if self._waiter is None or self._waiter.done():
+            self._waiter = asyncio.create_task(self._look_after_all(fleet))
+        return found
+
+    async def _look_after_all(self, fleet: str) -> None:
+        asked: list[tuple[str, asyncio.Future[Reached | None]]] = []
+        try:
+            while self._awaited:
+                asked, self._awaited = [item for item in self._awaited if not item[1].done()], []
+                if not asked:
+                    return
+                reached = None
+                with contextlib.suppress(HostError):  # whoever needs to know looks again
+                    reached = await self.look(fleet, tuple(("after", question) for question, _ in asked))
+                for question, found in asked:
+                    if not found.done():
+                        found.set_result(reached if reached and reached.awaited.get(question) else None)
+        finally:
+            for _, found in (*asked, *self._awaited):
+                if not found.done():
+                    found.set_result(None)
 
     async def shell(self, script: str, seconds: float = 30.0) -> bytes:
         """What a line of sh prints that reads only."""
@@ -112,8 +174,8 @@ class Connection:
 
     async def _give_way(self) -> bool:
         """Where the host opens too few sessions for all (MaxSessions): first a shell ends that is only kept, then the
-        control client of tmux, then the shell for looks, between two looks."""
-        if await self.kept.give_way() or await self._looker.give_way():
+        one for operations, the control client of tmux, and the shell for looks, between two looks."""
+        if await self.kept.give_way() or await self._operations.give_way() or await self._looker.give_way():
             return True
         if not self._looker.open:
             return False
@@ -126,12 +188,17 @@ class Connection:
         transport, self._transport = self._transport, None
         await self._looker.drop()
         await self.kept.drop()
+        await self._operations.drop()
         if transport is not None:
             with contextlib.suppress(HostError, OSError):
                 await transport.close()
 
     async def close(self) -> None:
         """Close it; safe to call twice."""
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None:
+            waiter.cancel()
+            await asyncio.gather(waiter, return_exceptions=True)
         await self._looker.close()
         await self._lose()
 

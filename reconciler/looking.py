@@ -27,7 +27,7 @@ WHOLE_AFTER = 300.0  # seconds
 LAG = 2.0  # seconds that the control client may answer later than the shell
 COMING = 10.0  # seconds that it may take to come
 PAUSES = (0.0, 0.5, 2.0, 300.0)  # seconds before the next try to have one, by how many failed in a row
-ONCE = frozenset({"digest", "version"})  # checks of which nobody asks twice
+ONCE = frozenset({"digest", "version", "after"})  # checks of which nobody asks twice
 _NOW = re.compile(rb'"now":[0-9]{1,12}')
 
 Checks = Sequence[tuple[str, str]]
@@ -108,7 +108,8 @@ class Looker:
         question = (fleet, tuple(checks))
         last = self._last if self._last is not None and self._last.question == question else None
         due = last is None or last.due(time.monotonic())
-        panes = await self._listening()
+        # Where a look waits for an operation, the control client would answer long before it.
+        panes = await self._listening() if not any(kind == "after" for kind, _ in checks) else None
         if panes is not None and panes.ended:
             # All is asked at once: what is different now would have to be asked of the shell in any case.
             panes.ended, due = False, True

@@ -9,12 +9,12 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from typing import assert_never
+from typing import TypeVar, assert_never
 
 from reconciler import drivers
 from reconciler.core.agent import UNKNOWN, Agent
 from reconciler.core.decision import not_idle
-from reconciler.core.observed import Reached, SessionSeen, clean
+from reconciler.core.observed import Facts, Reached, SessionSeen, clean
 from reconciler.core.readiness import busy, completed, ready_by_agent, satisfied
 from reconciler.core.record import Record
 from reconciler.core.spec import Desired, Ready
@@ -51,6 +51,7 @@ from reconciler.transcripts.carrying import Brought, bring, item_of, pull_step
 from reconciler.transports.quoting import quote
 
 Phase = Callable[[str], None]
+T = TypeVar("T")
 _ID_WAIT = 15.0  # seconds that an agent which names its conversations itself has to tell the name
 _SETTLE = 0.4  # seconds that a program without a sign of readiness has to live to count as started
 _PORT = (
@@ -81,6 +82,9 @@ class StepRunner:
         self._withdrawn = withdrawn or asyncio.Event()
         self._learned: dict[str, str] = {}
         self._launched: set[tuple[str, str]] = set()  # sessions and hosts to which a launch was sent
+        self._verified: dict[
+            tuple[str, str], tuple[Reached, int]
+        ] = {}  # by looks that waited for launches, and how long
 
     def _connection(self, host: str) -> Connection:
         return self._hosts.connection(host, self._desired.hosts[host])
@@ -133,16 +137,18 @@ class StepRunner:
     async def _operate(self, host: str, script: Callable[..., str]) -> None:
         """Run an operation; once more when the line broke, since a repeat of the same is a no-op there."""
         connection = self._connection(host)
+        await self._twice(host, lambda nonce, text: connection.operate(text, nonce), script)
+
+    async def _twice(self, host: str, operate: Callable[[str, str], Awaitable[T]], script: Callable[..., str]) -> T:
         for last in (False, True):
             nonce = secrets.token_hex(8)
             try:
-                await connection.operate(script(self._leases.credentials(host), nonce), nonce)
+                return await operate(nonce, script(self._leases.credentials(host), nonce))
             except HostError as error:
                 if last or not error.retry:
                     raise
                 await asyncio.sleep(0.5)
-            else:
-                return
+        raise AssertionError
 
     async def _launch(self, step: LaunchStep, op: str) -> None:
         brought = await self._bring(step) if step.bring else Brought()
@@ -167,7 +173,16 @@ class StepRunner:
         )
         runtime = drivers.runtime(step.strategy)
         self._launched.add((step.session, step.host))
-        await self._operate(step.host, lambda c, n: launch_operation(runtime, c, op, n, launch))
+        connection, fleet = self._connection(step.host), self._desired.fleet.name
+        # An agent that has no sign of its own from the first moment has to live for a while, see `_ready`.
+        settle = 0 if self._agents[step.record.agent].ready(Facts(pid=1)) is False else round(_SETTLE * 10)
+        verified = await self._twice(
+            step.host,
+            lambda nonce, text: connection.operate_and_look(text, nonce, fleet, settle),
+            lambda c, n: launch_operation(runtime, c, op, n, launch),
+        )
+        if verified is not None:
+            self._verified[step.session, step.host] = verified, settle
 
     async def _bring(self, step: LaunchStep) -> Brought:
         connection = self._connection(step.host)
@@ -201,8 +216,8 @@ class StepRunner:
             runtime, c, op, n, session=step.session, expect=step.record.incarnation, record=self._known(step.record)
         ))  # fmt: skip
 
-    async def _seen(self, host: str, session: str) -> tuple[Reached, SessionSeen]:
-        reached = await self._connection(host).look(self._desired.fleet.name)
+    async def _seen(self, host: str, session: str, verified: Reached | None = None) -> tuple[Reached, SessionSeen]:
+        reached = verified or await self._connection(host).look(self._desired.fleet.name)
         seen = reached.sessions.get(session)
         if seen is None:
             raise OperationError(f"session {session} is not on {host} any more", code="stale", remedy="reconciler plan")
@@ -232,9 +247,12 @@ class StepRunner:
     async def _ready(self, step: ReadyStep, op: str) -> None:
         agent = self._agents[step.agent]
         since = time.monotonic()
+        verified, settled = self._verified.pop((step.session, step.host), (None, 0))
 
         async def check() -> bool:
-            reached, seen = await self._seen(step.host, step.session)
+            nonlocal verified
+            reached, seen = await self._seen(step.host, step.session, verified)
+            verified = None
             if seen.incarnation != step.incarnation:
                 raise OperationError("somebody else launched it meanwhile", code="stale", remedy="reconciler plan")
             if completed(seen):
@@ -245,7 +263,7 @@ class StepRunner:
                 )
             if not ready_by_agent(agent, seen) or not await self._own_ready(reached, seen, step.ready):
                 return False
-            if agent.ready(seen.facts) is None and time.monotonic() - since < _SETTLE:
+            if agent.ready(seen.facts) is None and not settled and time.monotonic() - since < _SETTLE:
                 return False
             return self._same_conversation(step, agent, seen, time.monotonic() - since) and self._whole(step, seen)
 

@@ -40,7 +40,7 @@ class HostJobs:
 
     async def _ask(self, script: Callable[[Caller, str], str]) -> dict[str, Any]:
         nonce = secrets.token_hex(8)
-        return await self._connection.operate(script(self._caller, nonce), nonce)
+        return await self._connection.operate(script(self._caller, nonce), nonce, alone=True)
 
     async def begin(self, job: Job) -> None:
         """Begin a turn unless it was begun. Raises HostError (it may have been), or OperationError (it was not)."""

@@ -115,6 +115,9 @@ class Reached:
     links: Mapping[str, str] = field(default_factory=dict)  # older names of sessions that were renamed
     forgotten: Mapping[str, str] = field(default_factory=dict)  # conversation that was let go of and goes on -> its pid
     foreign: tuple[str, ...] = ()  # names below sessions/ that are none of ours
+    awaited: Mapping[str, str] = field(
+        default_factory=dict
+    )  # `NONCE TENTHS` of an operation -> "" unless it came after
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +187,7 @@ def parse_look(host: str, nonce: str, answer: bytes, panes: bytes | None = None)
         raise _bad(host, "the answer to the look was cut short", "look-truncated")
     facts: dict[str, Any] | None = None
     sessions: dict[str, _Raw] = {}
-    kinds = ("command", "directory", "version", "digest", "link", "forgotten")
+    kinds = ("command", "directory", "version", "digest", "link", "forgotten", "after")
     found: dict[str, dict[str, str]] = {kind: {} for kind in kinds}
     foreign: list[str] = []
     for part in parts[:-1]:
@@ -289,7 +292,7 @@ def _reached(
         path=clean(facts.get("path", ""), 16384), sessions=sessions,
         commands=found["command"], directories=found["directory"],
         versions=found["version"], digests=found["digest"], links=found["link"],
-        forgotten=found["forgotten"], foreign=foreign, **words,
+        forgotten=found["forgotten"], awaited=found["after"], foreign=foreign, **words,
     )  # fmt: skip
 
 

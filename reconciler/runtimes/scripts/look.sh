@@ -278,8 +278,31 @@ look_check() {
     f=$(cd -- "$EXPANDED" 2>/dev/null && pwd -P)
     js "$f"
     ;;
+  after) case $look_awaited in *" ${2%% *} "*) js y ;; *) js '' ;; esac ;;
   esac
   look_out check "$1" "{\"value\":$c,\"found\":$J}"
+}
+
+# look_await [KIND VALUE]...: until the operations have answered that `after` names (`NONCE TENTHS`), for 1.5 s at most;
+# then, if they did what they were to do, so many tenths of a second more. look_awaited becomes those.
+look_await() {
+  l_left=30 l_settle=0 look_awaited=' '
+  while [ $# -ge 2 ]; do
+    l_sign=$look_state/looks/${2%% *}
+    if [ "$1" = after ]; then
+      while [ ! -e "$l_sign.ok" ] && [ ! -e "$l_sign.no" ] && [ "$l_left" -gt 0 ]; do
+        sleep 0.05 2>/dev/null || { sleep 1 && l_left=$((l_left - 19)); }
+        l_left=$((l_left - 1))
+      done
+      if [ -e "$l_sign.ok" ]; then
+        look_awaited="$look_awaited${2%% *} "
+        [ "${2##* }" -le "$l_settle" ] || l_settle=${2##* }
+      fi
+      rm -f "$l_sign.ok" "$l_sign.no"
+    fi
+    shift 2
+  done
+  [ "$l_settle" -eq 0 ] || sleep "0.$l_settle" 2>/dev/null || sleep 1
 }
 
 # reconciler_look FLEET NONCE [KIND VALUE]...
@@ -301,6 +324,7 @@ reconciler_look() {
     shift 2
   done
   case " $* " in
+  *' after '*) look_once=y && look_await "$@" && look_ask ;;
   *' digest '* | *' version '*) look_once=y && look_ask ;; # asked once: nothing to repeat, nothing to forget
   *) look_once= && look_glance "$look_fleet" "$@" && return ;;
   esac
