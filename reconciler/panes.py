@@ -12,7 +12,7 @@ import contextlib
 import logging
 import re
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from reconciler.errors import HostError
 from reconciler.runtimes.operations import pane_question
@@ -23,6 +23,7 @@ LINE = 16_384  # bytes of one line; titles are shorter
 NEWS = 256_000  # bytes of news in a second: more than thousands of events
 ANSWER = 1_000_000  # bytes of one answer: more than 500 sessions have to say
 _MARK = re.compile(rb"%(begin|end|error) ([0-9]{1,12} [0-9]{1,12}) ([0-9])")
+_QUESTION = pane_question().encode()
 _NEWS = (b"%sessions-changed", b"%window-", b"%unlinked-window-", b"%session-")
 
 
@@ -33,6 +34,8 @@ class Panes:
         self.name = name
         self.alive = True
         self._channel = channel
+        # Whoever asks here asks the shell next: both may leave together.
+        self._write: Callable[[bytes], Awaitable[None]] = getattr(channel, "write_soon", channel.write)
         self._noticed = noticed
         self._asked: deque[asyncio.Future[bytes | None]] = deque()
         self._task = asyncio.create_task(self._listen())
@@ -45,7 +48,7 @@ class Panes:
             return future
         self._asked.append(future)
         try:
-            await self._channel.write(pane_question().encode())
+            await self._write(_QUESTION)
         except (HostError, OSError):
             self._end()
         return future

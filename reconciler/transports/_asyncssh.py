@@ -221,7 +221,7 @@ class _Opener:
                 here = await dial(base.host, base.port, base.family, base.local_addr)
             async with handshake(self.limit, lambda: at.heard):
                 connect = shortcuts.connect if "o" in self.shortcuts and shortcuts is not None else asyncssh.connect
-                return await connect(
+                made = await connect(
                     base.orig_host,
                     config=None,
                     options=base,
@@ -230,6 +230,9 @@ class _Opener:
                     client_factory=lambda: _Client(trust, self.shortcuts),
                     **arguments,
                 )
+            if shortcuts is not None:
+                shortcuts.begin(made, self.shortcuts)
+            return made
         except TooManyFilesError as error:
             raise failures.too_many_files(at, str(error)) from None
         except asyncssh.ChannelOpenError as error:
@@ -414,6 +417,8 @@ class _Client(asyncssh.SSHClient):
             shortcuts.acknowledge(conn)
         if shortcuts is not None and "n" in self._allowed:
             self._login = shortcuts.Login(conn, self._allowed)
+        if shortcuts is not None and "i" in self._allowed:
+            shortcuts.spare(conn)
         _overhear(conn, self._trust.at)
 
     def begin_auth(self, username: str) -> None:
@@ -438,7 +443,7 @@ class _Client(asyncssh.SSHClient):
 
 def _overhear(connection: Connection, at: Attempt) -> None:
     """Keep the first line that is said before SSH is spoken: the library passes over it, and it may be the reason."""
-    receive, heard = connection.data_received, bytearray()
+    before, receive, heard = vars(connection).get("data_received"), connection.data_received, bytearray()
 
     def hear(data: bytes, datatype: int | None = None) -> None:
         heard.extend(data[:_HEARD])
@@ -447,7 +452,9 @@ def _overhear(connection: Connection, at: Attempt) -> None:
         if not spoken:
             at.said = failures.printable(heard.partition(b"\n")[0].decode("utf-8", "replace")) or "nothing readable"
         if spoken or len(heard) >= _HEARD:
-            vars(connection)["data_received"] = receive
+            vars(connection).pop("data_received")
+            if before is not None:
+                vars(connection)["data_received"] = before
         receive(data, datatype)
 
     vars(connection)["data_received"] = hear
