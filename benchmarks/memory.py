@@ -1,7 +1,7 @@
 """G10: memory of the program for each host that it has a warm connection to, over that of an OpenSSH master for one.
 
 Proportional set size, so that what processes share counts once. Ours is the slope between few and many hosts within
-one process that knows the same specs.
+one process that knows the same specs. Each has a shell and a control client of tmux, as under `run`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from benchmarks.figure import Figure, python
 from benchmarks.over_ssh import Masters
 
 HOSTS, FEW, MASTERS = noop.HOSTS, 20, 50
+_LOOKS, _BETWEEN = 4, 1.0  # looks, seconds: until each has its control client
 GOAL = 100_000.0
 
 
@@ -67,6 +68,7 @@ async def _child(folder: str, counts: list[int]) -> list[float]:
     names = [name for name in desired.hosts if name != "local"]
     gate, found, views = asyncio.Semaphore(CONNECTS_AT_ONCE), [], dict[str, HostSeen]()
     async with Hosts() as hosts:
+        hosts.noticed = lambda name: None  # so that tmux is listened to, as `run` does
 
         async def one(name: str) -> None:
             async with gate:
@@ -74,8 +76,11 @@ async def _child(folder: str, counts: list[int]) -> list[float]:
                 assert isinstance(views[name], Reached), views[name]
 
         for count in counts:
-            for _ in range(2):  # the last view of each is kept, as `run` does
+            for _ in range(_LOOKS):  # the last view of each is kept, as `run` does
                 await asyncio.gather(*map(one, names[:count]))
+                await asyncio.sleep(_BETWEEN)
+            listening = sum(hosts.connection(name, desired.hosts[name]).listens for name in names[:count])
+            assert listening == count, f"{listening} of {count} have a control client"
             gc.collect()
             found.append(proportional(["self"]))
     return found

@@ -55,6 +55,11 @@ class Connection:
         """From now on, `noticed` is called when the host says that something may have changed; it returns at once."""
         self._looker.noticed = noticed
 
+    @property
+    def listens(self) -> bool:
+        """Whether it is told of news now."""
+        return self._looker.listens
+
     async def transport(self) -> Transport:
         """The open connection. Raises HostError."""
         async with self._opening:

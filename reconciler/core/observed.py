@@ -10,6 +10,7 @@ import base64
 import binascii
 import hashlib
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from operator import attrgetter
@@ -181,7 +182,10 @@ def clean(text: object, limit: int = 4096) -> str:
     return words if words.isprintable() else "".join(c for c in words if c.isprintable())
 
 
-@dataclass
+_NOTHING: Mapping[str, Any] = {}  # one for all: every host and session has several
+
+
+@dataclass(slots=True)
 class _Raw:
     """The lines of one session, sorted by kind."""
 
@@ -196,7 +200,8 @@ class _Raw:
     def facts(self, **more: Any) -> Facts:
         """What the probes found."""
         names = {key: tuple(found) for key, found in self.names.items()}
-        return Facts(self.texts, names, None if self.store is None else tuple(self.store), **more)
+        store = None if self.store is None else tuple(self.store)
+        return Facts(self.texts or _NOTHING, names or _NOTHING, store, **more)
 
 
 def parse_look(host: str, nonce: str, answer: bytes, panes: bytes | None = None) -> Reached:
@@ -231,7 +236,7 @@ def parse_again(
         elif name in said:
             said[name].append(line)
         elif NAME.fullmatch(name):
-            said[name] = [line]
+            said[sys.intern(name)] = [line]
     if facts is None:
         raise _bad(host, "the answer to the look does not say whose it is")
     now_known = _sessions(said, panes, found["link"], known or Known())
@@ -257,7 +262,7 @@ def _sessions(said: Mapping[str, list[str]], panes: bytes | None, links: Mapping
         pane = None if listed is None else listed.get(name, {})
         # What a record of another name means depends on the links too; no line has a break in it.
         words = "\n".join([*lines, "", repr((pane, links))])
-        digest = hashlib.sha256(words.encode("utf-8", "replace")).digest()
+        digest = hashlib.blake2b(words.encode("utf-8", "replace"), digest_size=16).digest()
         before = known.sessions.get(name) if digest == known.digests.get(name) else None
         session = before or _parsed(name, lines, pane, links)
         if session is not None:
@@ -343,13 +348,15 @@ def _reached(
         raise _bad(host, "the host does not say its time, fence or boot id")
     if not all(isinstance(p, str) and p.startswith("/") and clean(p) == p for p in (home, state)):
         raise _bad(host, "the host's home or state directory is no absolute path")
-    words = {key: clean(facts.get(key, "")) for key in _WORDS}
+    # All views are kept, and most hosts have much in common.
+    words = {key: sys.intern(clean(facts.get(key, ""))) for key in _WORDS}
+    tables = {key: table or _NOTHING for key, table in found.items()}
     return Reached(
-        name=host, home=str(home), state_dir=str(state), now=now, fence=fence,
-        path=clean(facts.get("path", ""), 16384), sessions=sessions,
-        commands=found["command"], directories=found["directory"],
-        versions=found["version"], digests=found["digest"], links=found["link"],
-        forgotten=found["forgotten"], foreign=foreign, **words,
+        name=host, home=sys.intern(str(home)), state_dir=sys.intern(str(state)), now=now, fence=fence,
+        path=sys.intern(clean(facts.get("path", ""), 16384)), sessions=sessions,
+        commands=tables["command"], directories=tables["directory"],
+        versions=tables["version"], digests=tables["digest"], links=tables["link"],
+        forgotten=tables["forgotten"], foreign=foreign, **words,
     )  # fmt: skip
 
 
@@ -374,7 +381,8 @@ def _take_table(raw: _Raw, kind: str, data: dict[str, Any]) -> None:
             if not (alive is None or isinstance(alive, bool)):
                 raise ValueError("alive is neither true, false nor null")
             pid, incarnation, group = (_whole(data[key]) for key in ("pid", "incarnation", "group"))
-            raw.processes.append(Process(pid, str(data["start"]), incarnation, group, alive, str(data["boot"])))
+            boot = sys.intern(str(data["boot"]))
+            raw.processes.append(Process(pid, str(data["start"]), incarnation, group, alive, boot))
         case "exit":
             raw.exits.append(
                 Exit(
@@ -441,7 +449,7 @@ def _pane(raw: _Raw) -> dict[str, Any] | None:
 def _of_pane(pane: Mapping[str, Any]) -> tuple[str, int]:
     """The title of a terminal, and how many are attached to it."""
     attached = pane.get("attached", 0)
-    return clean(pane.get("title", ""), 200), attached if isinstance(attached, int) else 0
+    return sys.intern(clean(pane.get("title", ""), 200)), attached if isinstance(attached, int) else 0
 
 
 def _session(name: str, raw: _Raw, links: Mapping[str, str]) -> SessionSeen:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from typing import Any, Literal, get_args
 
 from reconciler.core import jsons
@@ -94,6 +96,8 @@ def parse_record(text: str) -> Record:
             raise ValueError(f"{key} is too large a number")
     if values.get("intent") not in ("running", "stopped") or values.get("lifecycle") not in ("service", "task"):
         raise ValueError("intent or lifecycle is not a known word")
+    values |= {key: sys.intern(value) for key, value in values.items() if type(value) is str}
+    values |= {key: _shared(values[key]) for key in ("written", "labels") if key in values}
     values["restarts"] = tuple(r for r in values.get("restarts", ()) if isinstance(r, int) and abs(r) < NUMBERS)
     values["terminal"] = tuple(values.get("terminal", ()))
     try:
@@ -102,6 +106,21 @@ def parse_record(text: str) -> Record:
         raise ValueError("keys are missing") from error
     _check(record)
     return record
+
+
+_SHARED = 2000  # characters
+
+
+def _shared(table: dict[str, Any]) -> dict[str, Any]:
+    """The same for all whose text is the same: most sessions of a fleet were written alike, and all are kept."""
+    text = json.dumps(table)
+    return _table(text) if len(text) <= _SHARED else table
+
+
+@lru_cache(maxsize=1024)
+def _table(text: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(text)
+    return found
 
 
 def _check(record: Record) -> None:

@@ -5,6 +5,7 @@ Each shortcut is a letter of `_shortcuts`, which says where they may be taken:
     i  no empty packet before each one: it hides a chain of blocks, and ciphers that prove each packet have none
     c  what is said to two programs at once leaves in one write
     d  data in its plainest form skips what the library does for all that a packet may hold
+    m  memory that only the login needed is given back
 
 Only data of open channels under AES-GCM is treated here, and whatever is not quite that is left, untouched and in its
 place, to the library: what is received is opened to see what it is before anything is counted.
@@ -60,7 +61,11 @@ def spare(conn: asyncssh.SSHClientConnection) -> None:
 
 
 def begin(conn: asyncssh.SSHClientConnection, letters: frozenset[str]) -> None:
-    """`c` and `d` for a connection that has been let in."""
+    """`c`, `d` and `m` for a connection that has been let in."""
+    if "m" in letters and conn._kex is None and conn._kex_complete:
+        conn._client_kexinit = conn._server_kexinit = b""  # of an exchange of keys; another one sets them before
+        conn._server_sig_algs = set()
+        conn._options.kwargs = {}  # what options were made of
     if letters & set("cd"):
         packets = Packets(conn, letters)
         conn.set_extra_info(packets=packets)

@@ -9,7 +9,7 @@ Each shortcut is a letter, and so is what it saves; docs/adr/0019 has the reason
     s  and in the same flight as the request for the service that takes it: one
     e  the first program is asked for in the same flight as its channel: one
 
-Three more save no round trip, but time of this machine, at each packet: `i`, `c` and `d` are in `_packets`.
+Those in `_packets` save no round trip: `i`, `c` and `d` time of this machine at each packet, `m` memory.
 
 What the library was tested with is listed by digest. Anything else, and any server but OpenSSH, goes the usual way.
 RECONCILER_SSH_SHORTCUTS=off switches all of them off; letters (`qo`) leave only those.
@@ -42,7 +42,7 @@ __all__ = [
 
 LOG = logging.getLogger(__name__)
 SWITCH = "RECONCILER_SSH_SHORTCUTS"
-ALL = frozenset("qonpseicd")
+ALL = frozenset("qonpseicdm")
 _PRIVATE = ALL - {"q"}
 # Versions of the library that all tests of the transports were run with, with the digests of what we rely upon.
 TESTED = {
