@@ -39,6 +39,7 @@ RELIED_UPON: tuple[Callable[..., Any], ...] = (
     channel.SSHChannel.write,
     encryption.GCMEncryption.encrypt_packet,
     cipher.GCMCipher._update_iv,
+    cipher.GCMCipher.encrypt_and_sign,
     cipher.GCMCipher.verify_and_decrypt,
 )
 
@@ -145,8 +146,10 @@ class Packets:
             padding += conn._send_blocksize
         packet = bytes((padding, _DATA)) + payload + os.urandom(padding)
         size = len(packet)
-        packet, mac = conn._send_encryption.encrypt_packet(conn._send_seq, size.to_bytes(4, "big"), packet)
-        conn._send(packet + mac)
+        head, gcm = size.to_bytes(4, "big"), conn._send_encryption._cipher
+        sealed = AESGCM(gcm._key).encrypt(gcm._iv, packet, head)
+        gcm._update_iv()
+        conn._send(head + sealed)
         conn._send_seq = (conn._send_seq + 1) & 0xFFFFFFFF
         conn._rekey_bytes_sent += size
 
