@@ -115,7 +115,7 @@ async def test_a_look_on_a_warm_connection_takes_one_round_trip(fleet: Fleet) ->
             turns.said.clear()
             await looked(connection)
             found.append(turns.turns - before)
-            assert len(turns.said) == 1, "one write"
+            assert len(turns.said) == 1, "in one go"
             assert len(turns.said[0]) == 4 + int.from_bytes(turns.said[0][:4], "big") + 16, "of one packet of AES-GCM"
     assert min(found) == 1
 

@@ -1,6 +1,6 @@
 """Connections of the SSH library, whom they trust, and its errors translated to ours.
 
-Besides this file only `_identities`, `_resolving` and `_shortcuts` know the library.
+Besides this file only `_identities`, `_resolving`, `_shortcuts` and `_packets` know the library.
 """
 
 from __future__ import annotations
