@@ -1,12 +1,14 @@
 """G10: memory of the program for each host that it has a warm connection to, over that of an OpenSSH master for one.
 
 Proportional set size, so that what processes share counts once. Ours is the slope between few and many hosts within
-one process that knows the same specs.
+one process that knows the same specs. Each has a shell and a control client of tmux, as under `run`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ctypes
 import gc
 import json
 import subprocess
@@ -19,6 +21,7 @@ from benchmarks.figure import Figure, python
 from benchmarks.over_ssh import Masters
 
 HOSTS, FEW, MASTERS = noop.HOSTS, 20, 50
+_LOOKS, _BETWEEN = 4, 1.0  # looks, seconds: until each has its control client
 GOAL = 100_000.0
 
 
@@ -53,6 +56,12 @@ def proportional(pids: Iterable[int | str]) -> float:
     return float(total)
 
 
+def _trim() -> None:
+    """What the allocator keeps for later goes back, at both counts: it differs by megabytes from run to run."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 async def _child(folder: str, counts: list[int]) -> list[float]:
     """Bytes of this process with so many warm hosts."""
     from reconciler import drivers
@@ -67,6 +76,7 @@ async def _child(folder: str, counts: list[int]) -> list[float]:
     names = [name for name in desired.hosts if name != "local"]
     gate, found, views = asyncio.Semaphore(CONNECTS_AT_ONCE), [], dict[str, HostSeen]()
     async with Hosts() as hosts:
+        hosts.noticed = lambda name: None  # so that tmux is listened to, as `run` does
 
         async def one(name: str) -> None:
             async with gate:
@@ -74,9 +84,13 @@ async def _child(folder: str, counts: list[int]) -> list[float]:
                 assert isinstance(views[name], Reached), views[name]
 
         for count in counts:
-            for _ in range(2):  # the last view of each is kept, as `run` does
+            for _ in range(_LOOKS):  # the last view of each is kept, as `run` does
                 await asyncio.gather(*map(one, names[:count]))
+                await asyncio.sleep(_BETWEEN)
+            listening = sum(hosts.connection(name, desired.hosts[name]).listens for name in names[:count])
+            assert listening == count, f"{listening} of {count} have a control client"
             gc.collect()
+            _trim()
             found.append(proportional(["self"]))
     return found
 

@@ -63,6 +63,11 @@ class Connection:
         """From now on, `noticed` is called when the host says that something may have changed; it returns at once."""
         self._looker.noticed = noticed
 
+    @property
+    def listens(self) -> bool:
+        """Whether it is told of news now."""
+        return self._looker.listens
+
     async def transport(self) -> Transport:
         """The open connection. Raises HostError."""
         async with self._opening:
@@ -77,7 +82,7 @@ class Connection:
         async with self._looking:
             try:
                 async with asyncio.timeout(LOOK_TIMEOUT + self.host.connection_timeout):
-                    return await self._looker.look(await self.transport(), fleet, checks)
+                    return await self._looker.look(self._transport or await self.transport(), fleet, checks)
             except TimeoutError:
                 await self._lose()
                 raise HostError(
@@ -241,7 +246,7 @@ class Hosts:
         """The one connection to a host; a changed spec of the host gets a new one."""
         known = self._connections.setdefault(name, [])
         for found in known:
-            if found.host == host:
+            if found.host is host or found.host == host:
                 return found
         known.append(Connection(name, host, self._connect))
         if self.noticed is not None:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 import re
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from reconciler.core.observed import LOOK_LIMIT, Reached, panes_told, parse_look, parse_panes
+from reconciler.core.observed import LOOK_LIMIT, Known, Reached, panes_told, parse_again, parse_panes
 from reconciler.errors import HostError
 from reconciler.panes import Panes
 from reconciler.runtimes.operations import control_command, look_call, look_definition
@@ -33,16 +34,18 @@ _NOW = re.compile(rb'"now":[0-9]{1,12}')
 Checks = Sequence[tuple[str, str]]
 
 
-@dataclass
+@dataclass(slots=True)
 class _Last:
-    """The last whole answer to one question, what tmux told beside it, and what both came to."""
+    """What the last whole answer to one question and what tmux told beside it came to."""
 
     question: tuple[str, Checks]
     nonce: str
-    answer: bytes
+    essence: bytes
     panes: bytes | None
+    paned: bool  # whether it spoke of panes
+    adopted: bool  # whether it spoke of a terminal of the user's own
     reached: Reached
-    now: int  # by the host's clock, as the answer was given
+    known: Known
     at: float
     repeated: int = 0
 
@@ -113,12 +116,13 @@ class Looker:
         if panes is not None and panes.ended:
             # All is asked at once: what is different now would have to be asked of the shell in any case.
             panes.ended, due = False, True
-        since = last.nonce if last and not due and self._shell and (last.panes is None) == (panes is None) else ""
+        repeats = last and not due and not last.adopted and (last.panes is None) == (panes is None)
+        since = last.nonce if last and repeats and self._shell else ""
         nonce = secrets.token_hex(8)
         asked = await panes.ask() if panes is not None else None
         # At first and now and then the shell asks tmux too: then it shows whether the client tells the truth.
         own = panes is None or last is None or last.panes is None or due
-        answer = await self._ask(transport, look_call(fleet, nonce, checks, since, panes=own), nonce)
+        answer = await self._ask(transport, look_call(fleet, nonce, question[1], since, panes=own), nonce)
         listed = await self._told(asked) if asked is not None else None
         agreed = listed is not None and not (own and not _agree(answer, listed))
         if panes is not None and listed is not None and not agreed and not self._doubted:
@@ -139,26 +143,36 @@ class Looker:
             self._last = None  # which panes there are, and which are dead, nobody believes the client alone
             return await self.look(transport, fleet, checks)
         if last is not None and since and answer.startswith(b"same\t"):
-            await self._mind(transport, last.reached, last.answer, listed)
-            return self._again(last, listed, _seconds(self.name, answer))
-        reached = self._taken(last, nonce, answer, listed)
+            return await self._again(transport, last, listed, _seconds(self.name, answer))
+        last = self._taken(last, question, nonce, answer, listed)
         if not any(kind in ONCE for kind, _ in checks):
-            self._last = _Last(question, nonce, answer, listed, reached, reached.now, time.monotonic())
-        await self._mind(transport, reached, answer, listed)
-        return reached
+            self._last = last
+        await self._mind(transport, last.reached, last.paned, listed)
+        return last.reached
 
-    def _again(self, last: _Last, listed: bytes | None, seconds: int) -> Reached:
+    async def _again(self, transport: Transport, last: _Last, listed: bytes | None, seconds: int) -> Reached:
         """The last answer still holds, but for what tmux tells."""
         last.repeated += 1
-        if listed != last.panes:
-            last.panes = listed
-            last.reached = parse_look(self.name, last.nonce, last.answer, listed)
-        return replace(last.reached, now=last.now + seconds)
+        reached = last.reached.at(last.reached.now + seconds)
+        if listed is None or listed != last.panes:
+            if listed is not None:
+                reached = reached.titled(listed)
+                last.panes, last.reached = listed, reached.at(last.reached.now)
+            await self._mind(transport, reached, last.paned, listed)
+        return reached
 
-    def _taken(self, last: _Last | None, nonce: str, answer: bytes, listed: bytes | None) -> Reached:
-        if last is not None and listed == last.panes and essence(answer) == essence(last.answer):
-            return replace(last.reached, now=_now(answer))
-        return parse_look(self.name, nonce, answer, listed)
+    def _taken(
+        self, last: _Last | None, question: tuple[str, Checks], nonce: str, answer: bytes, listed: bytes | None
+    ) -> _Last:
+        """A whole answer: of one that says what the last one said only the time is read, and of each session that is
+        told of in the words of last time, nothing."""
+        found = essence(answer)
+        if last is not None and listed == last.panes and found == last.essence:
+            reached, known = last.reached.at(_now(answer)), last.known
+        else:
+            reached, known = parse_again(self.name, nonce, answer, listed, last.known if last else None)
+        paned, adopted = b"\npane\t" in answer, b"\nterminal\t" in answer
+        return _Last(question, nonce, found, listed, paned, adopted, reached, known, time.monotonic())
 
     # -- the control client ------------------------------------------------------------------------------------------
 
@@ -168,20 +182,22 @@ class Looker:
         return self._panes
 
     async def _told(self, asked: asyncio.Future[bytes | None]) -> bytes | None:
+        if asked.done():  # nearly always: tmux is faster than a shell
+            return asked.result()
         try:
             async with asyncio.timeout(LAG):
                 return await asked
         except TimeoutError:
             return None
 
-    async def _mind(self, transport: Transport, reached: Reached, answer: bytes, listed: bytes | None) -> None:
+    async def _mind(self, transport: Transport, reached: Reached, paned: bool, listed: bytes | None) -> None:
         """A client where there is something to hear of, and none where it alone would keep a server."""
         if listed is not None:
             if not parse_panes(listed):
                 await self._unlisten()
             return
         wanted = self.noticed is not None and self._panes is None and self._opening is None and self._hopeful()
-        if wanted and b"\npane\t" in answer and isinstance(transport, Spare):
+        if wanted and paned and isinstance(transport, Spare):
             self._opening = asyncio.create_task(self._listen(transport, reached))
 
     def _hopeful(self) -> bool:
@@ -266,11 +282,15 @@ class Looker:
                 return bytes(answer[max(0, answer.find(b"host\t-\t")) :])
 
 
-def essence(answer: bytes) -> tuple[bytes, bytes, bytes]:
-    """What of a whole answer says something of the host: all but its time and the nonce."""
+def essence(answer: bytes) -> bytes:
+    """A digest of what of a whole answer says something of the host: all but its time and the nonce."""
     first, _, rest = answer.partition(b"\n")
     told, _, trailer = rest.rstrip(b"\n").rpartition(b"\n")
-    return _NOW.sub(b"", first, count=1), told, trailer.rpartition(b"\t")[2]
+    found = hashlib.sha256(_NOW.sub(b"", first, count=1))
+    for part in (told, trailer.rpartition(b"\t")[2]):
+        found.update(b"\n")
+        found.update(part)
+    return found.digest()
 
 
 def _agree(answer: bytes, listed: bytes) -> bool:

@@ -41,6 +41,7 @@ class Turns:
         self._tasks: set[asyncio.Task[None]] = set()
         self.port = 0
         self.turns = 0
+        self.said: list[bytes] = []  # by the client, write by write
         self._client_spoke = False
 
     async def __aenter__(self) -> Turns:
@@ -66,6 +67,8 @@ class Turns:
                 if client and not self._client_spoke:
                     self.turns += 1
                 self._client_spoke = client
+                if client:
+                    self.said.append(data)
                 target.write(data)
         target.close()
         with contextlib.suppress(OSError):
@@ -109,8 +112,11 @@ async def test_a_look_on_a_warm_connection_takes_one_round_trip(fleet: Fleet) ->
         await looked(connection)
         for _ in range(5):
             before = turns.turns
+            turns.said.clear()
             await looked(connection)
             found.append(turns.turns - before)
+            assert len(turns.said) == 1, "in one go"
+            assert len(turns.said[0]) == 4 + int.from_bytes(turns.said[0][:4], "big") + 16, "of one packet of AES-GCM"
     assert min(found) == 1
 
 

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import re
+import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeGuard
+from dataclasses import dataclass, field, fields, replace
+from operator import attrgetter
+from typing import Any, Literal, TypeGuard, cast
 
 from reconciler.core import jsons
 from reconciler.core.record import NUMBERS, Record, parse_record
@@ -119,6 +122,37 @@ class Reached:
         default_factory=dict
     )  # `NONCE TENTHS` of an operation -> "" unless it came after
 
+    def at(self, now: int) -> Reached:
+        """The same at another time."""
+        made: Any = Reached  # a third of what `replace` takes, at each look
+        return self if now == self.now else cast("Reached", made(*_BEFORE_NOW(self), now, *_AFTER_NOW(self)))
+
+    def titled(self, panes: bytes) -> Reached:
+        """The same with what tmux tells of titles and attached terminals, of which nothing else depends."""
+        listed = parse_panes(panes)
+        seen = {name: _titled(session, listed.get(name, {})) for name, session in self.sessions.items()}
+        return replace(self, sessions=seen)
+
+
+def _titled(session: SessionSeen, pane: Mapping[str, Any]) -> SessionSeen:
+    title, attached = _of_pane(pane)
+    if title == session.facts.title and attached == session.attached:
+        return session
+    return replace(session, facts=replace(session.facts, title=title), attached=attached)
+
+
+_REACHED = [found.name for found in fields(Reached)]
+_BEFORE_NOW = attrgetter(*_REACHED[: _REACHED.index("now")])
+_AFTER_NOW = attrgetter(*_REACHED[_REACHED.index("now") + 1 :])
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Sessions as they were parsed, and a digest of the words in which each was told of."""
+
+    digests: Mapping[str, bytes] = field(default_factory=dict)
+    sessions: Mapping[str, SessionSeen] = field(default_factory=dict)
+
 
 @dataclass(frozen=True, slots=True)
 class Unreached:
@@ -156,7 +190,10 @@ def clean(text: object, limit: int = 4096) -> str:
     return words if words.isprintable() else "".join(c for c in words if c.isprintable())
 
 
-@dataclass
+_NOTHING: Mapping[str, Any] = {}  # one for all: every host and session has several
+
+
+@dataclass(slots=True)
 class _Raw:
     """The lines of one session, sorted by kind."""
 
@@ -171,7 +208,8 @@ class _Raw:
     def facts(self, **more: Any) -> Facts:
         """What the probes found."""
         names = {key: tuple(found) for key, found in self.names.items()}
-        return Facts(self.texts, names, None if self.store is None else tuple(self.store), **more)
+        store = None if self.store is None else tuple(self.store)
+        return Facts(self.texts or _NOTHING, names or _NOTHING, store, **more)
 
 
 def parse_look(host: str, nonce: str, answer: bytes, panes: bytes | None = None) -> Reached:
@@ -179,21 +217,23 @@ def parse_look(host: str, nonce: str, answer: bytes, panes: bytes | None = None)
 
     `panes` is what tmux told us itself; it stands for what the answer says of panes.
     """
-    if len(answer) > LOOK_LIMIT:
-        raise _bad(host, "the answer to the look is too long")
-    lines = answer.decode("utf-8", "replace").split("\n")
-    parts = [line.split("\t", 2) for line in lines if line]
-    if not parts or parts[-1][:2] != ["end", nonce] or parts[-1][-1] != str(len(parts) - 1):
-        raise _bad(host, "the answer to the look was cut short", "look-truncated")
+    return parse_again(host, nonce, answer, panes)[0]
+
+
+def parse_again(
+    host: str, nonce: str, answer: bytes, panes: bytes | None = None, known: Known | None = None
+) -> tuple[Reached, Known]:
+    """As parse_look; sessions that are told of in the very words of last time are those of last time."""
     facts: dict[str, Any] | None = None
-    sessions: dict[str, _Raw] = {}
+    said: dict[str, list[str]] = {}
     kinds = ("command", "directory", "version", "digest", "link", "forgotten", "after")
     found: dict[str, dict[str, str]] = {kind: {} for kind in kinds}
     foreign: list[str] = []
-    for part in parts[:-1]:
-        if len(part) != 3:
+    for line in _lines(host, nonce, answer):
+        kind, _, rest = line.partition("\t")
+        name, tab, text = rest.partition("\t")
+        if not tab:
             raise _bad(host, "the answer to the look has a line that is none")
-        kind, name, text = part
         if kind == "host":
             facts = _table(host, text)
         elif kind == "check" and name in found:
@@ -201,13 +241,52 @@ def parse_look(host: str, nonce: str, answer: bytes, panes: bytes | None = None)
             found[name][str(data.get("value"))] = clean(data.get("found", ""))
         elif kind == "foreign":
             foreign.append(clean(text, 80))
+        elif name in said:
+            said[name].append(line)
         elif NAME.fullmatch(name):
-            _take(sessions.setdefault(name, _Raw()), kind, text)
-    _put_panes(sessions, panes)
+            said[sys.intern(name)] = [line]
     if facts is None:
         raise _bad(host, "the answer to the look does not say whose it is")
-    seen = {name: _session(name, raw, found["link"]) for name, raw in sessions.items() if _there(raw)}
-    return _reached(host, facts, seen, found, tuple(foreign))
+    now_known = _sessions(said, panes, found["link"], known or Known())
+    return _reached(host, facts, now_known.sessions, found, tuple(foreign)), now_known
+
+
+def _lines(host: str, nonce: str, answer: bytes) -> list[str]:
+    """All but the trailer, which says that these are all."""
+    if len(answer) > LOOK_LIMIT:
+        raise _bad(host, "the answer to the look is too long")
+    lines = [line for line in answer.decode("utf-8", "replace").split("\n") if line]
+    trailer = lines[-1].split("\t", 2) if lines else []
+    if trailer[:2] != ["end", nonce] or trailer[-1] != str(len(lines) - 1):
+        raise _bad(host, "the answer to the look was cut short", "look-truncated")
+    return lines[:-1]
+
+
+def _sessions(said: Mapping[str, list[str]], panes: bytes | None, links: Mapping[str, str], known: Known) -> Known:
+    listed = None if panes is None else parse_panes(panes)
+    digests: dict[str, bytes] = {}
+    seen: dict[str, SessionSeen] = {}
+    for name, lines in said.items():
+        pane = None if listed is None else listed.get(name, {})
+        # What a record of another name means depends on the links too; no line has a break in it.
+        words = "\n".join([*lines, "", repr((pane, links))])
+        digest = hashlib.blake2b(words.encode("utf-8", "replace"), digest_size=16).digest()
+        before = known.sessions.get(name) if digest == known.digests.get(name) else None
+        session = before or _parsed(name, lines, pane, links)
+        if session is not None:
+            digests[name], seen[name] = digest, session
+    return Known(digests, seen)
+
+
+def _parsed(name: str, lines: list[str], pane: dict[str, Any] | None, links: Mapping[str, str]) -> SessionSeen | None:
+    raw = _Raw()
+    for line in lines:
+        kind, _, text = line.split("\t", 2)
+        _take(raw, kind, text)
+    if pane is not None:
+        raw.values.pop("pane", None)
+        raw.values |= {"pane": pane} if pane else {}
+    return _session(name, raw, links) if _there(raw) else None
 
 
 def parse_panes(listed: bytes) -> dict[str, dict[str, Any]]:
@@ -219,15 +298,6 @@ def parse_panes(listed: bytes) -> dict[str, dict[str, Any]]:
             title = rest[3].replace('"', "").replace("\\", "")
             found[name] = {"pid": int(rest[0]), "dead": int(rest[1]), "attached": int(rest[2]), "title": title}
     return found
-
-
-def _put_panes(sessions: dict[str, _Raw], panes: bytes | None) -> None:
-    if panes is None:
-        return
-    for raw in sessions.values():
-        raw.values.pop("pane", None)
-    for name, pane in parse_panes(panes).items():
-        sessions.setdefault(name, _Raw()).values["pane"] = pane
 
 
 def panes_told(answer: bytes) -> dict[str, tuple[object, object]]:
@@ -257,7 +327,7 @@ def parse_strays(host: str, nonce: str, answer: bytes) -> dict[int, tuple[Proces
     if not lines or lines[-1] != f"end\t{nonce}":
         raise _bad(host, "what it told of its processes was cut short", "look-truncated")
     raws: dict[str, _Raw] = {}
-    for line in lines[:-1]:
+    for line in _lines(host, nonce, answer):
         kind, _, rest = line.partition("\t")
         name, _, text = rest.partition("\t")
         _take(raws.setdefault(name, _Raw()), kind, text)
@@ -286,13 +356,15 @@ def _reached(
         raise _bad(host, "the host does not say its time, fence or boot id")
     if not all(isinstance(p, str) and p.startswith("/") and clean(p) == p for p in (home, state)):
         raise _bad(host, "the host's home or state directory is no absolute path")
-    words = {key: clean(facts.get(key, "")) for key in _WORDS}
+    # All views are kept, and most hosts have much in common.
+    words = {key: sys.intern(clean(facts.get(key, ""))) for key in _WORDS}
+    tables = {key: table or _NOTHING for key, table in found.items()}
     return Reached(
-        name=host, home=str(home), state_dir=str(state), now=now, fence=fence,
-        path=clean(facts.get("path", ""), 16384), sessions=sessions,
-        commands=found["command"], directories=found["directory"],
-        versions=found["version"], digests=found["digest"], links=found["link"],
-        forgotten=found["forgotten"], awaited=found["after"], foreign=foreign, **words,
+        name=host, home=sys.intern(str(home)), state_dir=sys.intern(str(state)), now=now, fence=fence,
+        path=sys.intern(clean(facts.get("path", ""), 16384)), sessions=sessions,
+        commands=tables["command"], directories=tables["directory"],
+        versions=tables["version"], digests=tables["digest"], links=tables["link"],
+        forgotten=tables["forgotten"], awaited=tables["after"], foreign=foreign, **words,
     )  # fmt: skip
 
 
@@ -317,7 +389,8 @@ def _take_table(raw: _Raw, kind: str, data: dict[str, Any]) -> None:
             if not (alive is None or isinstance(alive, bool)):
                 raise ValueError("alive is neither true, false nor null")
             pid, incarnation, group = (_whole(data[key]) for key in ("pid", "incarnation", "group"))
-            raw.processes.append(Process(pid, str(data["start"]), incarnation, group, alive, str(data["boot"])))
+            boot = sys.intern(str(data["boot"]))
+            raw.processes.append(Process(pid, str(data["start"]), incarnation, group, alive, boot))
         case "exit":
             raw.exits.append(
                 Exit(
@@ -381,6 +454,12 @@ def _pane(raw: _Raw) -> dict[str, Any] | None:
     return found
 
 
+def _of_pane(pane: Mapping[str, Any]) -> tuple[str, int]:
+    """The title of a terminal, and how many are attached to it."""
+    attached = pane.get("attached", 0)
+    return sys.intern(clean(pane.get("title", ""), 200)), attached if isinstance(attached, int) else 0
+
+
 def _session(name: str, raw: _Raw, links: Mapping[str, str]) -> SessionSeen:
     incarnation = raw.incarnation or 0
     record, trouble, called = None, str(raw.values.get("trouble", "")), ""
@@ -396,18 +475,17 @@ def _session(name: str, raw: _Raw, links: Mapping[str, str]) -> SessionSeen:
             trouble = f"its record on the host cannot be read: {clean(error, 200)}"
     process = max(raw.processes, key=lambda p: (p.alive is True, p.alive is None, p.incarnation), default=None)
     ended = max((e for e in raw.exits if e.incarnation == incarnation), key=lambda e: e.at, default=None)
-    pane = _pane(raw) or {}
+    title, attached = _of_pane(_pane(raw) or {})
     alive = process is not None and process.alive is True
     facts = raw.facts(
         event=raw.values.get("event", ""),
-        title=clean(pane.get("title", ""), 200),
+        title=title,
         pid=process.pid if process and alive else None, started=process.start if process and alive else "",
     )  # fmt: skip
     state, why = _state(raw, record, process, ended)
-    attached = pane.get("attached", 0)
     return SessionSeen(
         name=name, state=state, record=record, incarnation=incarnation, process=process, exit=ended,
-        facts=facts, attached=attached if isinstance(attached, int) else 0, trouble=trouble or why, called=called,
+        facts=facts, attached=attached, trouble=trouble or why, called=called,
     )  # fmt: skip
 
 

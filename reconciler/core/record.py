@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from typing import Any, Literal, get_args
 
 from reconciler.core import jsons
@@ -68,6 +70,7 @@ class Record:
         return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
 
 
+_STRATEGIES = get_args(Strategy)
 _TYPES: dict[str, type | tuple[type, ...]] = {
     "fleet": str, "name": str, "agent": str, "strategy": str, "digest": str, "intent": str, "lifecycle": str,
     "incarnation": int, "conversation": (str, type(None)), "workdir": str, "written": dict,
@@ -84,15 +87,17 @@ def parse_record(text: str) -> Record:
         raise ValueError("not a table")
     if data.get("version") != VERSION:
         raise ValueError(f"version {data.get('version')!r}, this program knows {VERSION}")
-    known = {f.name for f in fields(Record)}
-    values = {key: value for key, value in data.items() if key in known}
+    values = {key: value for key, value in data.items() if key in _TYPES}
     for key, value in values.items():
-        if not isinstance(value, _TYPES[key]) or (isinstance(value, bool) and _TYPES[key] is int):
+        kind = _TYPES[key]
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
             raise ValueError(f"{key} is not what it should be")
         if isinstance(value, int) and abs(value) >= NUMBERS:
             raise ValueError(f"{key} is too large a number")
     if values.get("intent") not in ("running", "stopped") or values.get("lifecycle") not in ("service", "task"):
         raise ValueError("intent or lifecycle is not a known word")
+    values |= {key: sys.intern(value) for key, value in values.items() if type(value) is str}
+    values |= {key: _shared(values[key]) for key in ("written", "labels") if key in values}
     values["restarts"] = tuple(r for r in values.get("restarts", ()) if isinstance(r, int) and abs(r) < NUMBERS)
     values["terminal"] = tuple(values.get("terminal", ()))
     try:
@@ -103,9 +108,24 @@ def parse_record(text: str) -> Record:
     return record
 
 
+_SHARED = 2000  # characters
+
+
+def _shared(table: dict[str, Any]) -> dict[str, Any]:
+    """The same for all whose text is the same: most sessions of a fleet were written alike, and all are kept."""
+    text = json.dumps(table)
+    return _table(text) if len(text) <= _SHARED else table
+
+
+@lru_cache(maxsize=1024)
+def _table(text: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
 def _check(record: Record) -> None:
     """Words that drivers are found by, and tables that are read key by key, are what they must be."""
-    if not is_name(record.name) or not is_name(record.agent) or record.strategy not in get_args(Strategy):
+    if not is_name(record.name) or not is_name(record.agent) or record.strategy not in _STRATEGIES:
         raise ValueError("name, agent or strategy is not a known word")
     if record.conversation is not None and not _CONVERSATION.fullmatch(record.conversation):
         raise ValueError("conversation is no id")

@@ -7,6 +7,7 @@ import re
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from reconciler.core import jsons
@@ -87,14 +88,15 @@ def look_call(
 
     `since` is the nonce of an answer that it may say still holds (`same`); without `panes` it does not ask tmux.
     """
-    words = [
-        "reconciler_look",
-        fleet,
-        nonce,
-        *(() if panes else ("panes", "elsewhere")),
-        *(("since", since) if since else ()),
-    ]
-    return quote([*words, *(word for check in checks for word in check)]) + "\n"
+    ways = [nonce, *(() if panes else ("panes", "elsewhere")), *(("since", since) if since else ())]
+    head, tail = _quoted(("reconciler_look", fleet)), _quoted(tuple(word for check in checks for word in check))
+    return f"{head} {quote(ways)} {tail}".rstrip(" ") + "\n"
+
+
+@lru_cache(maxsize=1024)
+def _quoted(words: tuple[str, ...]) -> str:
+    """Each look at a host asks for the same."""
+    return quote(words)
 
 
 _PANES = "#{session_name}\t#{pane_pid}\t#{pane_dead}\t#{session_attached}\t#{pane_title}"

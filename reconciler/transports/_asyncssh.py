@@ -1,6 +1,6 @@
 """Connections of the SSH library, whom they trust, and its errors translated to ours.
 
-Besides this file only `_identities`, `_resolving` and `_shortcuts` know the library.
+Besides this file only `_identities`, `_resolving`, `_shortcuts` and `_packets` know the library.
 """
 
 from __future__ import annotations
@@ -225,7 +225,7 @@ class _Opener:
                 here = await dial(base.host, base.port, base.family, base.local_addr)
             async with handshake(self.limit, lambda: at.heard):
                 connect = shortcuts.connect if "o" in self.shortcuts and shortcuts is not None else asyncssh.connect
-                return await connect(
+                made = await connect(
                     base.orig_host,
                     config=None,
                     options=base,
@@ -234,6 +234,9 @@ class _Opener:
                     client_factory=lambda: _Client(trust, self.shortcuts),
                     **arguments,
                 )
+            if shortcuts is not None:
+                shortcuts.begin(made, self.shortcuts)
+            return made
         except TooManyFilesError as error:
             raise failures.too_many_files(at, str(error)) from None
         except asyncssh.ChannelOpenError as error:
@@ -446,7 +449,7 @@ class _Client(asyncssh.SSHClient):
 
 def _overhear(connection: Connection, at: Attempt) -> None:
     """Keep the first line that is said before SSH is spoken: the library passes over it, and it may be the reason."""
-    receive, heard = connection.data_received, bytearray()
+    before, receive, heard = vars(connection).get("data_received"), connection.data_received, bytearray()
 
     def hear(data: bytes, datatype: int | None = None) -> None:
         heard.extend(data[:_HEARD])
@@ -455,7 +458,9 @@ def _overhear(connection: Connection, at: Attempt) -> None:
         if not spoken:
             at.said = failures.printable(heard.partition(b"\n")[0].decode("utf-8", "replace")) or "nothing readable"
         if spoken or len(heard) >= _HEARD:
-            vars(connection)["data_received"] = receive
+            vars(connection).pop("data_received")
+            if before is not None:
+                vars(connection)["data_received"] = before
         receive(data, datatype)
 
     vars(connection)["data_received"] = hear

@@ -62,7 +62,7 @@ class Room:
         self.give_way: Callable[[], Awaitable[bool]] | None = None
         self.open = 0
         self._starting = 0
-        self._ended = asyncio.Event()
+        self._ended: asyncio.Event | None = None  # of whoever waits; few ever do
         self._last_end = -math.inf
         self._line = asyncio.Lock()  # first come, first served
 
@@ -74,7 +74,8 @@ class Room:
     def _left(self, _: object) -> None:
         self.open -= 1
         self._last_end = time.monotonic()
-        self._ended.set()
+        if self._ended is not None:
+            self._ended.set()
 
     async def enter(self, start: Callable[[], Awaitable[T]], patience: float) -> T:
         """`start`, again while it raises HostError(too-many-sessions), until nothing of ours has ended for `patience`.
@@ -101,7 +102,7 @@ class Room:
     async def _at_the_head(self, start: Callable[[], Awaitable[T]], begun: float, patience: float) -> T:
         tries = alone = 0
         while True:
-            self._ended.clear()
+            ended = self._ended = asyncio.Event()
             try:
                 return await self._try(start)
             except HostError as error:
@@ -116,5 +117,5 @@ class Room:
                 continue
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
-                    await self._ended.wait()
-            tries = 0 if self._ended.is_set() else tries + 1
+                    await ended.wait()
+            tries = 0 if ended.is_set() else tries + 1

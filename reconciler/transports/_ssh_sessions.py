@@ -25,6 +25,7 @@ class Wire(Protocol):
     def change_terminal_size(self, width: int, height: int) -> None: ...
     def close(self) -> None: ...
     def abort(self) -> None: ...
+    def get_extra_info(self, name: str, default: Any = None) -> Any: ...
 
 
 class Session:
@@ -105,70 +106,109 @@ class Stream(Session):
     def __init__(self, name: str) -> None:
         super().__init__()
         self._name = name
-        self._buffer = bytearray()
+        self._buffer: bytes | bytearray = b""
         self._ended = False
         self._closed = False
         self._paused = False
-        self._changed = asyncio.Event()
-        self._writable = asyncio.Event()
-        self._writable.set()
+        self._readers: tuple[asyncio.Future[None], ...] = ()
+        self._writable: asyncio.Event | None = None  # where writing is paused
+        self._packets: Any = None  # the plainest way to the wire, where there is one
+
+    def connection_made(self, chan: Any) -> None:
+        super().connection_made(chan)
+        self._packets = chan.get_extra_info("packets")
 
     def data_received(self, data: bytes, datatype: int | None) -> None:
         if datatype is not None:
             return
-        self._buffer.extend(data)
-        self._changed.set()
+        if not self._buffer:  # nearly always; then it is handed on as it came
+            self._buffer = data
+        else:
+            self._buffer = _growing(self._buffer)
+            self._buffer += data
+        self._wake()
         if len(self._buffer) > _BUFFER and not self._paused and self.wire is not None:
             self._paused = True
             self.wire.pause_reading()
 
+    def _wake(self) -> None:
+        readers, self._readers = self._readers, ()
+        for reader in readers:
+            if not reader.done():
+                reader.set_result(None)
+
     def eof_received(self) -> bool:
         self._ended = True
-        self._changed.set()
+        self._wake()
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        self._changed.set()
-        self._writable.set()
+        self._wake()
+        self.resume_writing()
 
     def pause_writing(self) -> None:
-        self._writable.clear()
+        if self._writable is None:
+            self._writable = asyncio.Event()
 
     def resume_writing(self) -> None:
-        self._writable.set()
+        if self._writable is not None:
+            self._writable.set()
+            self._writable = None
 
     async def write(self, data: bytes) -> None:
         """Send to its stdin, and wait while it takes nothing. Raises HostError(dropped) when it is gone."""
         if self._closed or self.done.done() or self.wire is None or self.wire.is_closing():
             raise self._gone()
         try:
-            self.wire.write(data)
+            if self._packets is not None:
+                self._packets.write(self.wire, data)
+            else:
+                self.wire.write(data)
         except OSError:
             raise self._gone() from None
-        await self._writable.wait()
+        if self._writable is not None and not self._closed:
+            await self._writable.wait()
+
+    async def write_soon(self, data: bytes) -> None:
+        """As `write`; may leave with what else is written on the connection in this turn of the loop."""
+        if self._packets is not None:
+            self._packets.hold()
+        await self.write(data)
 
     async def read(self, limit: int = 65536) -> bytes:
         """The next bytes of its stdout, at least one; b"" at the end. Raises HostError(dropped)."""
         while not (self._buffer or self._ended or self._closed or self.done.done()):
-            self._changed.clear()
-            await self._changed.wait()
+            await self._arrival()
         if not (self._buffer or self._ended or self._closed) and self.exit is None:
             raise self._gone()
-        data = bytes(self._buffer[:limit])
-        del self._buffer[:limit]
+        if len(self._buffer) <= limit:
+            data, self._buffer = bytes(self._buffer), b""
+        else:
+            self._buffer = _growing(self._buffer)
+            data = bytes(self._buffer[:limit])
+            del self._buffer[:limit]
         if self._paused and len(self._buffer) <= _BUFFER and self.wire is not None:
             self._paused = False
             self.wire.resume_reading()
         return data
 
+    async def _arrival(self) -> None:
+        reader: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._readers = (*(waiting for waiting in self._readers if not waiting.done()), reader)
+        await reader
+
     async def close(self) -> None:
         """End the channel; safe to call twice. The process sees the end of its stdin."""
         self._closed = True
-        self._changed.set()
-        self._writable.set()
+        self._wake()
+        self.resume_writing()
         if self.wire is not None and not self.done.done():
             self.wire.abort()
 
     def _gone(self) -> HostError:
         return dropped(self._name, str(self.lost) if self.lost else "the program on this channel has ended")
+
+
+def _growing(data: bytes | bytearray) -> bytearray:
+    return data if isinstance(data, bytearray) else bytearray(data)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.core.observed import LOOK_LIMIT, Reached, SessionSeen, clean, parse_look
+from reconciler.core.observed import LOOK_LIMIT, Reached, SessionSeen, clean, parse_again, parse_look
 from reconciler.core.record import Record
 from reconciler.errors import HostError
 
@@ -226,6 +226,84 @@ KEYS = "pid start boot incarnation group alive code at error detail key data bas
 kinds, keys = st.sampled_from(KINDS.split()), st.sampled_from(KEYS.split())
 tables = st.dictionaries(keys, values, max_size=8)
 lines = st.tuples(kinds, st.sampled_from(["api", "web", *HOSTILE]), tables | values)
+
+
+def named(name: str, *, title: str = "", **more: Any) -> list[Line]:
+    """A session with a record and a pane of its own."""
+    return [
+        ("record", name, replace(RECORD, name=name, **more).to_json()),
+        ("session", name, {"incarnation": 2}),
+        ("pane", name, {"pid": 1, "dead": 0, "attached": 0, "title": title}),
+    ]
+
+
+class TestOnlyWhatChangedIsParsed:
+    def test_of_sessions_that_are_told_of_in_the_same_words_nothing_is_parsed_again(self) -> None:
+        first, known = parse_again("gpu", NONCE, answer(*named("a"), *named("b"), *named("c")))
+        now = {**HOST, "now": 1_800_000_009, "fence": 4}
+        later = answer(*named("a"), *named("b", at=7), *named("c"), host=now)
+        second, known = parse_again("gpu", NONCE, later, None, known)
+        assert second.sessions["a"] is first.sessions["a"]
+        assert second.sessions["c"] is first.sessions["c"]
+        assert second == parse_look("gpu", NONCE, later)
+        third, _ = parse_again("gpu", NONCE, answer(*named("b", at=7)), None, known)
+        assert list(third.sessions) == ["b"]
+        assert third.sessions["b"] is second.sessions["b"]
+
+    def test_what_tmux_says_itself_is_part_of_the_words(self) -> None:
+        told = answer(*named("a"), *named("b"))
+        _, known = parse_again("gpu", NONCE, told, b"a\t1\t0\t0\told\nb\t2\t0\t0\told")
+        panes = b"a\t1\t0\t0\told\nb\t2\t0\t3\tnew"
+        seen, _ = parse_again("gpu", NONCE, told, panes, known)
+        assert seen == parse_look("gpu", NONCE, told, panes)
+        assert (seen.sessions["b"].facts.title, seen.sessions["b"].attached) == ("new", 3)
+
+    def test_so_is_who_a_record_of_another_name_belongs_to(self) -> None:
+        moved: list[Line] = [("record", "new", RECORD.to_json()), ("session", "new", {"incarnation": 2})]
+        link: Line = ("check", "link", {"value": "api", "found": "new"})
+        before, known = parse_again("gpu", NONCE, answer(*moved))
+        after, _ = parse_again("gpu", NONCE, answer(*moved, link), None, known)
+        assert (before.sessions["new"].state, after.sessions["new"].state) == ("broken", "lost")
+
+    @given(st.lists(lines, max_size=9), st.lists(lines, max_size=9), st.lists(st.sampled_from("ab"), max_size=2))
+    def test_what_was_known_before_changes_nothing_of_what_is_seen(
+        self, before: list[Line], after: list[Line], kept: list[str]
+    ) -> None:
+        kept_lines = [line for name in kept for line in named(name)]
+        try:
+            _, known = parse_again("gpu", NONCE, answer(*before, *kept_lines), b"a\t1\t0\t0\tx")
+            fresh = parse_look("gpu", NONCE, answer(*kept_lines, *after))
+        except HostError:
+            return
+        again, _ = parse_again("gpu", NONCE, answer(*kept_lines, *after), None, known)
+        assert repr(again) == repr(fresh)
+
+    titles = st.lists(st.tuples(st.text(max_size=5).map(clean), st.integers(0, 3)), min_size=3, max_size=3)
+
+    @given(titles, titles)
+    def test_new_titles_alone_are_put_into_what_was_seen(
+        self, before: list[tuple[str, int]], after: list[tuple[str, int]]
+    ) -> None:
+        told = answer(*named("a"), *named("b"))  # of the third, tmux alone says something
+
+        def listed(panes: list[tuple[str, int]]) -> bytes:
+            return "\n".join(f"{n}\t1\t0\t{p[1]}\t{p[0]}" for n, p in zip("abc", panes, strict=True)).encode()
+
+        seen = parse_look("gpu", NONCE, told, listed(before)).titled(listed(after))
+        assert seen == parse_look("gpu", NONCE, told, listed(after))
+
+    def test_the_same_at_another_time_differs_in_the_time_alone(self) -> None:
+        seen = parse_look("gpu", NONCE, FULL)
+        assert seen.at(5) == replace(seen, now=5)
+
+    def test_records_that_say_the_same_share_it(self) -> None:
+        written = {"args": ["sleep", "9"], "env": {"A": "sha256:1"}}
+        seen = look(*named("a", written=written), *named("b", written=written)).sessions
+        assert seen["a"].record is not None
+        assert seen["b"].record is not None
+        assert seen["a"].record.written == written
+        assert seen["a"].record.written is seen["b"].record.written
+        assert seen["a"].record.digest is seen["b"].record.digest
 
 
 class TestFuzz:
