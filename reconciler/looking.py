@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from reconciler.core.observed import LOOK_LIMIT, Reached, panes_told, parse_look, parse_panes
 from reconciler.errors import HostError
 from reconciler.panes import Panes
-from reconciler.runtimes.operations import control_command, look_call, look_definition
+from reconciler.runtimes.operations import control_command, glance_definition, look_call, look_definition
 from reconciler.transports import Channel, Spare, Transport
 
 LOG = logging.getLogger(__name__)
@@ -58,6 +58,7 @@ class Looker:
         self.name = name
         self.noticed: Callable[[], None] | None = None  # told when something may have changed between two looks
         self._shell: Channel | None = None
+        self._again = False  # it knows how to look again
         self._last: _Last | None = None
         self._panes: Panes | None = None
         self._opening: asyncio.Task[None] | None = None
@@ -129,14 +130,16 @@ class Looker:
             return await self.look(transport, fleet, checks)
         if last is not None and since and answer.startswith(b"same\t"):
             await self._mind(transport, last.reached, last.answer, listed)
-            return self._again(last, listed, _seconds(self.name, answer))
+            return self._still(last, listed, _seconds(self.name, answer))
         reached = self._taken(last, nonce, answer, listed)
         if not any(kind in ONCE for kind, _ in checks):
             self._last = _Last(question, nonce, answer, listed, reached, reached.now, time.monotonic())
+            if last is not None and since:  # some of it may have been repeated
+                self._last.at, self._last.repeated = last.at, last.repeated + 1
         await self._mind(transport, reached, answer, listed)
         return reached
 
-    def _again(self, last: _Last, listed: bytes | None, seconds: int) -> Reached:
+    def _still(self, last: _Last, listed: bytes | None, seconds: int) -> Reached:
         """The last answer still holds, but for what tmux tells."""
         last.repeated += 1
         if listed != last.panes:
@@ -170,7 +173,7 @@ class Looker:
                 await self._unlisten()
             return
         wanted = self.noticed is not None and self._panes is None and self._opening is None and self._hopeful()
-        if wanted and b"\npane\t" in answer and isinstance(transport, Spare):
+        if wanted and b"\npane" in answer and isinstance(transport, Spare):
             self._opening = asyncio.create_task(self._listen(transport, reached))
 
     def _hopeful(self) -> bool:
@@ -233,6 +236,10 @@ class Looker:
         if shell is None:
             shell = self._shell = await transport.open(("sh",))
             call = look_definition() + call
+            self._again = False
+        elif not self._again:  # whoever looks once needs no more, and what opens a connection should be short
+            call = glance_definition() + call
+            self._again = True
         begun = time.monotonic()
         await shell.write(call.encode())
         ends = (f"end\t{nonce}\t".encode(), f"same\t{nonce}\t".encode())

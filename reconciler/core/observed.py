@@ -182,6 +182,7 @@ def parse_look(host: str, nonce: str, answer: bytes, panes: bytes | None = None)
     kinds = ("command", "directory", "version", "digest", "link", "forgotten")
     found: dict[str, dict[str, str]] = {kind: {} for kind in kinds}
     foreign: list[str] = []
+    listed: list[str] = []
     for part in parts[:-1]:
         if len(part) != 3:
             raise _bad(host, "the answer to the look has a line that is none")
@@ -191,11 +192,13 @@ def parse_look(host: str, nonce: str, answer: bytes, panes: bytes | None = None)
         elif kind == "check" and name in found:
             data = _table(host, text)
             found[name][str(data.get("value"))] = clean(data.get("found", ""))
+        elif kind == "panes":
+            listed.append(text)
         elif kind == "foreign":
             foreign.append(clean(text, 80))
         elif NAME.fullmatch(name):
             _take(sessions.setdefault(name, _Raw()), kind, text)
-    _put_panes(sessions, panes)
+    _put_panes(sessions, "\n".join(listed).encode() if panes is None and listed else panes)
     if facts is None:
         raise _bad(host, "the answer to the look does not say whose it is")
     seen = {name: _session(name, raw, found["link"]) for name, raw in sessions.items() if _there(raw)}
@@ -207,10 +210,14 @@ def parse_panes(listed: bytes) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for line in listed.decode("utf-8", "replace").split("\n"):
         name, *rest = line.split("\t", 4)
-        if NAME.fullmatch(name) and len(rest) == 4 and all(number.isdecimal() for number in rest[:3]):
+        if NAME.fullmatch(name) and len(rest) == 4 and all(map(_is_digits, rest[:3])):
             title = rest[3].replace('"', "").replace("\\", "")
             found[name] = {"pid": int(rest[0]), "dead": int(rest[1]), "attached": int(rest[2]), "title": title}
     return found
+
+
+def _is_digits(text: str) -> bool:
+    return text.isdecimal() and len(text) < 16
 
 
 def _put_panes(sessions: dict[str, _Raw], panes: bytes | None) -> None:
@@ -226,7 +233,10 @@ def panes_told(answer: bytes) -> dict[str, tuple[object, object]]:
     """Which panes an answer speaks of: pid and whether it is dead, by session."""
     found: dict[str, tuple[object, object]] = {}
     for line in answer.split(b"\n"):
-        if line.startswith(b"pane\t"):
+        if line.startswith(b"panes\t"):
+            listed = line.split(b"\t", 2)[2]
+            found |= {name: (pane["pid"], pane["dead"]) for name, pane in parse_panes(listed).items()}
+        elif line.startswith(b"pane\t"):
             _, name, text = line.decode("utf-8", "replace").split("\t", 2)
             data = _table(name, text)
             found[name] = (data.get("pid"), data.get("dead"))

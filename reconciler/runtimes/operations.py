@@ -77,7 +77,12 @@ class Launch:
 
 def look_definition() -> str:
     """What a long-lived shell is told once; it defines `reconciler_look`."""
-    return text("common") + text("look") + text("glance")
+    return text("common") + text("look")
+
+
+def glance_definition() -> str:
+    """What it is told before it looks for the second time: how to tell that nothing has changed."""
+    return text("glance")
 
 
 def look_call(

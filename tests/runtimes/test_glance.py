@@ -16,7 +16,7 @@ import pytest
 
 from reconciler.core.agent import Probe
 from reconciler.core.observed import Reached, parse_look
-from reconciler.runtimes.operations import look_call, look_definition
+from reconciler.runtimes.operations import glance_definition, look_call, look_definition
 from tests.runtimes.test_scripts import FLEET, SHELLS, Machine, launch, record
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
@@ -34,7 +34,7 @@ class Eye:
             ["sh"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=machine.env,
             cwd=machine.home, start_new_session=True,
         )  # fmt: skip
-        self._send(look_definition())
+        self._send(look_definition() + glance_definition())
 
     def _send(self, text: str) -> None:
         assert self.shell.stdin is not None

@@ -6,7 +6,7 @@ tab='	'
 # js STRING: J becomes STRING as JSON. Forks only where something has to be escaped; control characters go.
 js() {
   case $1 in
-  *[\\\"]* | *[![:print:]]*) J=\"$(emit "$1" | tr -d '\000-\037\177' | sed 's/\\/\\\\/g; s/"/\\"/g')\" ;;
+  *[\\\"]* | *[[:cntrl:]]*) J=\"$(emit "$1" | tr -d '\000-\037\177' | sed 's/\\/\\\\/g; s/"/\\"/g')\" ;;
   *) J=\"$1\" ;;
   esac
 }
