@@ -17,7 +17,7 @@ look_marks= look_newest= look_newest_at= look_reference=
 # look_clock: UP becomes the seconds since the boot.
 look_clock() {
   UP=
-  { read -r UP u_rest </proc/uptime; } 2>/dev/null
+  [ ! -r /proc/uptime ] || read -r UP u_rest </proc/uptime
   UP=${UP%%.*}
   number "$UP" || { UP= && return 1; }
 }
@@ -26,7 +26,7 @@ look_clock() {
 # look that follows rests on is remembered then, and look_stale which sessions it has to read again where it may repeat
 # the others (look_kept). All is compared with the mark of the last look first, and only then there may be a newer one.
 look_glance() {
-  look_kept= look_stale=' ' look_lives=' '
+  look_kept= look_host_kept= look_stale=' ' look_lives=' '
   look_clock
   look_ask
   if [ -n "$UP" ] && [ -n "$look_since" ] && [ "$look_since" = "$look_said" ] && [ "$*" = "$look_key" ] && look_in_time
@@ -34,7 +34,7 @@ look_glance() {
     look_kept=y
     l_same=y
     { [ -n "$look_elsewhere" ] || [ "$look_answered$look_list" = "$look_told_panes" ]; } || l_same=
-    look_host_still "$@" || l_same=
+    if look_host_still "$@"; then look_host_kept=y; else l_same=; fi
     l_i=0
     while [ "$l_i" -lt "$look_total" ]; do
       l_i=$((l_i + 1))
@@ -48,9 +48,12 @@ look_glance() {
   look_said= look_begun=$UP
   [ -n "$UP" ] || return 1
   if [ -n "$look_newest" ] && [ "$((UP - look_newest_at))" -ge "$SETTLED" ]; then look_reference=$look_newest; fi
-  look_list
-  look_host_told "$@" || look_host_sure=
-  look_told=$TOLD look_told_panes=$look_answered$look_list look_key=$*
+  if [ -z "$look_host_kept" ]; then
+    look_list
+    look_host_told "$@" || look_host_sure=
+    look_told=$TOLD
+  fi
+  look_told_panes=$look_answered$look_list look_key=$*
   [ -z "$look_reference" ] || look_said=$look_nonce
   return 1
 }
@@ -75,7 +78,7 @@ look_mark() {
 
 # look_in_time: a file that is written now is newer than the mark; else the clock was set back, or the disk is full.
 look_in_time() {
-  [ -n "$look_reference" ] && { echo >"$look_marks.n"; } 2>/dev/null && [ -f "$look_reference" ] &&
+  [ -n "$look_reference" ] && echo >"$look_marks.n" && [ -f "$look_reference" ] &&
     [ "$look_marks.n" -nt "$look_reference" ]
 }
 

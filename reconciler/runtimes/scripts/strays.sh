@@ -85,9 +85,9 @@ stray() {
     home=$HOME workdir=$CWD dir=/nonexistent
     "$s_probes"
   ) | while IFS=$tab read -r q_kind q_key q_path; do
-    l_pid=$s_pid l_id=
+    l_pid=$s_pid l_id= look_at= l_newer= l_sizes= look_sizes= look_sized=
     look_where "$q_path" || continue
     look_probe "p$s_pid" "$q_kind" "$q_key" "$WHERE"
-    look_size "p$s_pid"
+    look_size
   done
 }
