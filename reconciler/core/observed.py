@@ -181,8 +181,7 @@ def parse_look(host: str, nonce: str, answer: bytes, panes: bytes | None = None)
     sessions: dict[str, _Raw] = {}
     kinds = ("command", "directory", "version", "digest", "link", "forgotten")
     found: dict[str, dict[str, str]] = {kind: {} for kind in kinds}
-    foreign: list[str] = []
-    listed: list[str] = []
+    lists: dict[str, list[str]] = {"panes": [], "foreign": []}
     for part in parts[:-1]:
         if len(part) != 3:
             raise _bad(host, "the answer to the look has a line that is none")
@@ -192,17 +191,15 @@ def parse_look(host: str, nonce: str, answer: bytes, panes: bytes | None = None)
         elif kind == "check" and name in found:
             data = _table(host, text)
             found[name][str(data.get("value"))] = clean(data.get("found", ""))
-        elif kind == "panes":
-            listed.append(text)
-        elif kind == "foreign":
-            foreign.append(clean(text, 80))
+        elif kind in lists:
+            lists[kind].append(text)
         elif NAME.fullmatch(name):
             _take(sessions.setdefault(name, _Raw()), kind, text)
-    _put_panes(sessions, "\n".join(listed).encode() if panes is None and listed else panes)
+    _put_panes(sessions, "\n".join(lists["panes"]).encode() or None if panes is None else panes)
     if facts is None:
         raise _bad(host, "the answer to the look does not say whose it is")
     seen = {name: _session(name, raw, found["link"]) for name, raw in sessions.items() if _there(raw)}
-    return _reached(host, facts, seen, found, tuple(foreign))
+    return _reached(host, facts, seen, found, tuple(clean(text, 80) for text in lists["foreign"]))
 
 
 def parse_panes(listed: bytes) -> dict[str, dict[str, Any]]:
