@@ -189,3 +189,56 @@ look_host_told() {
     shift 2
   done
 }
+
+# -- what is remembered of sessions, for sessions.sh ------------------------------------------------------------------------
+
+# look_fresh FILE: it was read before (l_known) and is not newer than the mark was (l_newer).
+look_fresh() {
+  case $l_known in *"$line_end$1$line_end"*) ;; *) return 1 ;; esac
+  case $l_newer in *"$line_end$1$line_end"*) return 1 ;; esac
+}
+
+# look_probe_again NAME KIND KEY PATH: as look_probe; a file that is as it was (l_facts) is not read.
+look_probe_again() {
+  case $2 in
+  file | tail)
+    [ -f "$4" ] || return 0
+    if look_fresh "$4"; then
+      IFS=$line_end
+      set -f
+      for l in $l_facts; do
+        case $l in
+        "$2$tab$3$tab$4$tab"*"$tab"*) ;;
+        "$2$tab$3$tab$4$tab"*)
+          set +f
+          unset IFS
+          look_facts=$look_facts$line_end$l
+          look_out fact "$1" "${l##*"$tab"}"
+          return
+          ;;
+        esac
+      done
+      set +f
+      unset IFS
+    fi
+    l_before=$look_count
+    look_probe "$1" "$2" "$3" "$4"
+    [ "$look_count" = "$l_before" ] || look_facts=$look_facts$line_end$2$tab$3$tab$4$tab"{\"key\":$k,\"data\":\"$d\"}"
+    ;;
+  *) look_probe "$1" "$2" "$3" "$4" ;;
+  esac
+}
+
+# look_stored FILE: l_size becomes its size and time as they were (l_sizes), where it is as it was.
+look_stored() {
+  l_size=
+  case $l_newer in *"$line_end$1$line_end"*) return ;; esac
+  IFS=$line_end
+  set -f
+  for l in $l_sizes; do
+    case $l in "$1$tab"*) l_size=${l##*"$tab"} && l=${l%"$tab"*} && [ "$l" = "$1" ] && break ;; esac
+    l_size=
+  done
+  set +f
+  IFS=
+}

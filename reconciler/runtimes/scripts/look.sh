@@ -8,10 +8,18 @@ LC_ALL=C CDPATH=
 export LC_ALL
 line_end='
 '
-# shellcheck disable=SC2046
-set -- $(uname -snm)
-[ $# -eq 3 ] || set -- "$(uname -s)" "$(uname -n)" "$(uname -m)"
-look_system=$1 look_node=$2 look_arch=$3
+look_system= look_node= look_arch=
+if [ -r /proc/sys/kernel/arch ]; then # Linux since 6.1
+  read -r look_system </proc/sys/kernel/ostype
+  read -r look_node </proc/sys/kernel/hostname
+  read -r look_arch </proc/sys/kernel/arch
+fi
+if [ -z "$look_system" ] || [ -z "$look_node" ] || [ -z "$look_arch" ]; then
+  # shellcheck disable=SC2046
+  set -- $(uname -snm)
+  [ $# -eq 3 ] || set -- "$(uname -s)" "$(uname -n)" "$(uname -m)"
+  look_system=$1 look_node=$2 look_arch=$3
+fi
 look_user=$(id -un 2>/dev/null)
 look_machine=
 if [ -r /etc/machine-id ]; then

@@ -3,11 +3,10 @@
 # Sessions have numbers, in the order of their names; look_dir_3 is the directory of the third. What is remembered of one
 # (look_text_3, what it printed, and what that rests on) is used again only as glance.sh allows.
 
-# look_fresh FILE: it was read before (l_known) and is not newer than the mark was (l_newer).
-look_fresh() {
-  case $l_known in *"$line_end$1$line_end"*) ;; *) return 1 ;; esac
-  case $l_newer in *"$line_end$1$line_end"*) return 1 ;; esac
-}
+# Whoever looks once remembers nothing; glance.sh tells how to.
+look_fresh() { return 1; }
+look_stored() { l_size=; }
+look_probe_again() { look_probe "$@"; }
 
 # look_walk: look_stale becomes the numbers of those that have to be read; look_links, look_foreign what else is there.
 look_walk() {
@@ -283,20 +282,6 @@ look_probe() {
   esac
 }
 
-# look_stored FILE: l_size becomes its size and time as they were (l_sizes), where it is as it was.
-look_stored() {
-  l_size=
-  case $l_newer in *"$line_end$1$line_end"*) return ;; esac
-  IFS=$line_end
-  set -f
-  for l in $l_sizes; do
-    case $l in "$1$tab"*) l_size=${l##*"$tab"} && l=${l%"$tab"*} && [ "$l" = "$1" ] && break ;; esac
-    l_size=
-  done
-  set +f
-  IFS=
-}
-
 # look_size: sizes and times of the files of look_sizes, by one program for all sessions. look_sized says of these and of
 # those that are known, in the same order, of which session each is (by number and name), what is told of it, and the file.
 look_size() {
@@ -428,37 +413,6 @@ look_session_more() {
   set +f
   unset IFS
   l_facts=$look_facts
-}
-
-# look_probe_again NAME KIND KEY PATH: as look_probe; a file that is as it was (l_facts) is not read.
-look_probe_again() {
-  case $2 in
-  file | tail)
-    [ -f "$4" ] || return 0
-    if look_fresh "$4"; then
-      IFS=$line_end
-      set -f
-      for l in $l_facts; do
-        case $l in
-        "$2$tab$3$tab$4$tab"*"$tab"*) ;;
-        "$2$tab$3$tab$4$tab"*)
-          set +f
-          unset IFS
-          look_facts=$look_facts$line_end$l
-          look_out fact "$1" "${l##*"$tab"}"
-          return
-          ;;
-        esac
-      done
-      set +f
-      unset IFS
-    fi
-    l_before=$look_count
-    look_probe "$1" "$2" "$3" "$4"
-    [ "$look_count" = "$l_before" ] || look_facts=$look_facts$line_end$2$tab$3$tab$4$tab"{\"key\":$k,\"data\":\"$d\"}"
-    ;;
-  *) look_probe "$1" "$2" "$3" "$4" ;;
-  esac
 }
 
 # look_adopted NAME FILE: the pane of a session that was adopted, in the user's own tmux server. Only while its agent
