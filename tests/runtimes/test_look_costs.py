@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -103,7 +105,14 @@ def test_a_first_look_starts_these_programs_however_many_sessions_there_are(
     sessions(anywhere, 10)
     assert len(whole(eye).sessions) == 10
     # The shell itself and the login's, which says the PATH; which tmux there is.
-    own = {"uname": 0 if os.path.exists("/proc/sys/kernel/arch") else 1, "id": 1, "timeout": 2, "sh": 2, "tmux": 1, "date": 1}
+    own = {
+        "uname": 0 if os.path.exists("/proc/sys/kernel/arch") else 1,
+        "id": 1,
+        "timeout": 2,
+        "sh": 2,
+        "tmux": 1,
+        "date": 1,
+    }
     found = programs.started()
     profile = {name: found.get(name, 0) - count for name, count in own.items()}
     assert not {name for name in found if name not in own}
@@ -189,3 +198,39 @@ def test_of_what_probes_find_only_what_is_new_is_read(anywhere: Machine, eye: Ey
     (anywhere.home / "s5.status").write_text('{"status":"busy"}\n')
     assert whole(eye).sessions["s5"].facts.texts["status"] == '{"status":"busy"}\n'
     assert programs.started() == {"head": 1, "base64": 1}
+
+
+def test_what_is_repeated_of_some_sessions_is_what_a_whole_look_finds(anywhere: Machine, eye: Eye) -> None:
+    sessions(anywhere, 6)
+    probes(anywhere, 6)
+    chance, number = random.Random(7), 0
+    changes = (
+        lambda place: rewrite(place / "record.json"),
+        lambda place: (place / "events").write_text(f'{{"event":"{chance.random()}"}}\n'),
+        lambda place: (place / "incarnation").write_text(f"{chance.randrange(9)}\n"),
+        lambda place: (place / "conversation").write_text(f"id-of-s{chance.randrange(6)}\n"),
+        lambda place: (place / f"exit.{chance.randrange(3)}").write_text('{"code":1,"at":1,"incarnation":1}\n'),
+        lambda place: (place / "exit.1").unlink(missing_ok=True),
+        lambda place: (place / "process.1").write_text(f"{os.getpid()} 1 x 1 0\n"),
+        lambda place: (place / "process.1").unlink(missing_ok=True),
+        lambda place: (place / "record.json").write_text('{"torn'),
+        lambda place: (anywhere.home / f"{place.name}.status").write_text(str(chance.random())),
+        lambda place: (anywhere.home / f"{place.name}.status").unlink(missing_ok=True),
+        lambda place: (anywhere.home / f"store/id-of-{place.name}{chance.randrange(3)}").write_text("x" * number),
+        lambda place: (anywhere.home / f"store/id-of-{place.name}0").unlink(missing_ok=True),
+        lambda place: place.rename(place.with_name(f"t{chance.randrange(9)}{place.name}")),
+        lambda place: (anywhere.state / f"locks/session-{place.name}.{chance.randrange(2, 20)}").write_text("free\n"),
+    )  # fmt: skip
+    other = Eye(anywhere, eye.checks)
+    for number in range(20):
+        for _ in range(chance.randrange(3)):
+            chance.choice(changes)(chance.choice(sorted((anywhere.state / "sessions").iterdir())))
+        eye._send("look_newest_at=0\n")
+        time.sleep(eye.tick)
+        found = eye.look()
+        if found != "same":
+            seen = found
+        assert isinstance(seen, Reached)
+        other.since = ""
+        assert replace(seen, now=0) == replace(whole(other), now=0), number
+    other.close()
