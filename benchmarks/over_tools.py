@@ -81,7 +81,7 @@ async def _measure(hosts: int) -> list[Figure]:
             works = (warm.changed_cycle, *(tool.cycle for _, tool, _, _ in tools))
             changed, *theirs = await alternately(works, runs=3)
             await warm.settle()  # right after a change no host can tell that there was none
-            (ours,) = await alternately((warm.cycle,), runs=3)
+            (ours,) = await alternately((warm.cycle,), runs=len(changed))
     for (name, _, same, idle), peer in zip(tools, theirs, strict=True):
         note = f"{hosts} hosts, 50 ms; to be {{}}x faster."
         found += [
