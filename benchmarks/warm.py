@@ -47,6 +47,12 @@ class Warm:
         there = self.farm.line.cpu()
         return Sample(taken, used, there - hosts if there is not None and hosts is not None else None)
 
+    async def settle(self) -> None:
+        """Until what a host was like is old enough for it to say that nothing has changed."""
+        for _ in range(_LOOKS):
+            await asyncio.sleep(_BETWEEN)
+            await self.cycle()
+
     async def changed_cycle(self) -> Sample:
         """The same after a file of every session was written anew, so that everything has to be told again."""
         await asyncio.to_thread(self.touch)
@@ -69,9 +75,7 @@ class Warm:
                 await self._look(name)
 
         await asyncio.gather(*map(one, self.names))
-        for _ in range(_LOOKS):  # until what a host was like is old enough for it to say that nothing has changed
-            await asyncio.sleep(_BETWEEN)
-            await self.cycle()
+        await self.settle()
         return self
 
     async def __aexit__(

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from reconciler.core.observed import LOOK_LIMIT, Known, Reached, panes_told, parse_again, parse_panes
 from reconciler.errors import HostError
 from reconciler.panes import Panes
-from reconciler.runtimes.operations import control_command, look_call, look_definition
+from reconciler.runtimes.operations import control_command, glance_definition, look_call, look_definition
 from reconciler.transports import Channel, Spare, Transport
 
 LOG = logging.getLogger(__name__)
@@ -61,6 +61,7 @@ class Looker:
         self.name = name
         self.noticed: Callable[[], None] | None = None  # told when something may have changed between two looks
         self._shell: Channel | None = None
+        self._again = False  # it knows how to look again
         self._last: _Last | None = None
         self._panes: Panes | None = None
         self._opening: asyncio.Task[None] | None = None
@@ -143,14 +144,14 @@ class Looker:
             self._last = None  # which panes there are, and which are dead, nobody believes the client alone
             return await self.look(transport, fleet, checks)
         if last is not None and since and answer.startswith(b"same\t"):
-            return await self._again(transport, last, listed, _seconds(self.name, answer))
-        last = self._taken(last, question, nonce, answer, listed)
+            return await self._still(transport, last, listed, _seconds(self.name, answer))
+        last = self._taken(last, question, nonce, answer, listed, repeated=bool(since))
         if not any(kind in ONCE for kind, _ in checks):
             self._last = last
         await self._mind(transport, last.reached, last.paned, listed)
         return last.reached
 
-    async def _again(self, transport: Transport, last: _Last, listed: bytes | None, seconds: int) -> Reached:
+    async def _still(self, transport: Transport, last: _Last, listed: bytes | None, seconds: int) -> Reached:
         """The last answer still holds, but for what tmux tells."""
         last.repeated += 1
         reached = last.reached.at(last.reached.now + seconds)
@@ -162,17 +163,21 @@ class Looker:
         return reached
 
     def _taken(
-        self, last: _Last | None, question: tuple[str, Checks], nonce: str, answer: bytes, listed: bytes | None
-    ) -> _Last:
+        self, last: _Last | None, question: tuple[str, Checks], nonce: str, answer: bytes, listed: bytes | None,
+        *, repeated: bool,
+    ) -> _Last:  # fmt: skip
         """A whole answer: of one that says what the last one said only the time is read, and of each session that is
-        told of in the words of last time, nothing."""
+        told of in the words of last time, nothing. Of one that was asked for as such, some may have been `repeated`."""
         found = essence(answer)
         if last is not None and listed == last.panes and found == last.essence:
             reached, known = last.reached.at(_now(answer)), last.known
         else:
             reached, known = parse_again(self.name, nonce, answer, listed, last.known if last else None)
-        paned, adopted = b"\npane\t" in answer, b"\nterminal\t" in answer
-        return _Last(question, nonce, found, listed, paned, adopted, reached, known, time.monotonic())
+        paned, adopted = b"\npanes\t" in answer, b"\nterminal\t" in answer
+        made = _Last(question, nonce, found, listed, paned, adopted, reached, known, time.monotonic())
+        if last is not None and repeated:
+            made.at, made.repeated = last.at, last.repeated + 1
+        return made
 
     # -- the control client ------------------------------------------------------------------------------------------
 
@@ -260,6 +265,10 @@ class Looker:
         if shell is None:
             shell = self._shell = await transport.open(("sh",))
             call = look_definition() + call
+            self._again = False
+        elif not self._again:  # whoever looks once needs no more, and what opens a connection should be short
+            call = glance_definition() + call
+            self._again = True
         begun = time.monotonic()
         await shell.write(call.encode())
         ends = (f"end\t{nonce}\t".encode(), f"same\t{nonce}\t".encode())

@@ -137,7 +137,7 @@ def test_starting_a_session_on_a_host_whose_lease_is_held_takes_one_operation_an
 
     async def story() -> None:
         world = World(tmp_path, ("local", "h1"))
-        line = Line(lambda _, text: said.append("look" if text.startswith(b"reconciler_look") else "operation"))
+        line = Line(lambda _, text: said.append("look" if b"\nreconciler_look " in b"\n" + text else "operation"))
         async with world.connect(line) as hosts:
             with world.journal("one") as journal:
                 leases = leases_of(sessions("a").desired(), 600)

@@ -228,7 +228,7 @@ def parse_again(
     said: dict[str, list[str]] = {}
     kinds = ("command", "directory", "version", "digest", "link", "forgotten", "after")
     found: dict[str, dict[str, str]] = {kind: {} for kind in kinds}
-    foreign: list[str] = []
+    lists: dict[str, list[str]] = {"panes": [], "foreign": []}
     for line in _lines(host, nonce, answer):
         kind, _, rest = line.partition("\t")
         name, tab, text = rest.partition("\t")
@@ -239,16 +239,18 @@ def parse_again(
         elif kind == "check" and name in found:
             data = _table(host, text)
             found[name][str(data.get("value"))] = clean(data.get("found", ""))
-        elif kind == "foreign":
-            foreign.append(clean(text, 80))
+        elif kind in lists:
+            lists[kind].append(text)
         elif name in said:
             said[name].append(line)
         elif NAME.fullmatch(name):
             said[sys.intern(name)] = [line]
     if facts is None:
         raise _bad(host, "the answer to the look does not say whose it is")
-    now_known = _sessions(said, panes, found["link"], known or Known())
-    return _reached(host, facts, now_known.sessions, found, tuple(foreign)), now_known
+    listed = "\n".join(lists["panes"]).encode() or None if panes is None else panes
+    now_known = _sessions(said, listed, found["link"], known or Known())
+    foreign = tuple(clean(text, 80) for text in lists["foreign"])
+    return _reached(host, facts, now_known.sessions, found, foreign), now_known
 
 
 def _lines(host: str, nonce: str, answer: bytes) -> list[str]:
@@ -294,17 +296,24 @@ def parse_panes(listed: bytes) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for line in listed.decode("utf-8", "replace").split("\n"):
         name, *rest = line.split("\t", 4)
-        if NAME.fullmatch(name) and len(rest) == 4 and all(number.isdecimal() for number in rest[:3]):
+        if NAME.fullmatch(name) and len(rest) == 4 and all(map(_is_digits, rest[:3])):
             title = rest[3].replace('"', "").replace("\\", "")
             found[name] = {"pid": int(rest[0]), "dead": int(rest[1]), "attached": int(rest[2]), "title": title}
     return found
+
+
+def _is_digits(text: str) -> bool:
+    return text.isdecimal() and len(text) < 16
 
 
 def panes_told(answer: bytes) -> dict[str, tuple[object, object]]:
     """Which panes an answer speaks of: pid and whether it is dead, by session."""
     found: dict[str, tuple[object, object]] = {}
     for line in answer.split(b"\n"):
-        if line.startswith(b"pane\t"):
+        if line.startswith(b"panes\t"):
+            listed = line.split(b"\t", 2)[2]
+            found |= {name: (pane["pid"], pane["dead"]) for name, pane in parse_panes(listed).items()}
+        elif line.startswith(b"pane\t"):
             _, name, text = line.decode("utf-8", "replace").split("\t", 2)
             data = _table(name, text)
             found[name] = (data.get("pid"), data.get("dead"))

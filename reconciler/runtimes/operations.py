@@ -78,7 +78,12 @@ class Launch:
 
 def look_definition() -> str:
     """What a long-lived shell is told once; it defines `reconciler_look`."""
-    return text("common") + text("look") + text("glance")
+    return "".join(map(text, ("common", "look", "sessions", "probes")))
+
+
+def glance_definition() -> str:
+    """What it is told before it looks for the second time: how to tell that nothing has changed."""
+    return text("glance")
 
 
 def look_call(
@@ -135,7 +140,7 @@ def doctor_script(path: str, nonce: str, words: Sequence[str]) -> str:
 def strays_script(path: str, nonce: str) -> str:
     """What tells which processes run on a host and in which terminals, under the login PATH."""
     body = f"LC_ALL=C\nexport LC_ALL PATH\nstrays {quote([nonce])}\n"
-    return settings(PATH=path) + text("common") + text("look") + text("strays") + body
+    return settings(PATH=path) + look_definition() + text("strays") + body
 
 
 def stray_facts_script(path: str, nonce: str, found: Sequence[tuple[int, Sequence[Probe]]]) -> str:
@@ -145,7 +150,7 @@ def stray_facts_script(path: str, nonce: str, found: Sequence[tuple[int, Sequenc
         lines.append(f"stray_probes() {{ :\n{probe_lines(probes)}}}")
         lines.append(quote(["stray", str(pid), "stray_probes", *variables_of(probes)]))
     lines.append(f"printf 'end\\t%s\\n' {quote([nonce])}\n")
-    return settings(PATH=path) + text("common") + text("look") + text("strays") + "\n".join(lines)
+    return settings(PATH=path) + look_definition() + text("strays") + "\n".join(lines)
 
 
 def probe_lines(probes: Sequence[Probe]) -> str:

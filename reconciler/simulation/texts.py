@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from reconciler.runtimes.operations import look_definition
+from reconciler.runtimes.operations import glance_definition, look_definition
 from reconciler.runtimes.scripts import text
 
 _NAME = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=")
@@ -39,7 +39,7 @@ def parse_operation(script: str) -> Operation:
 
 def parse_look_call(script: str) -> tuple[str, str, list[tuple[str, str]]]:
     """Fleet, nonce and checks of a look."""
-    words = words_of_shell(script.removeprefix(look_definition()))
+    words = words_of_shell(script.removeprefix(look_definition()).removeprefix(glance_definition()))
     assert words[0] == "reconciler_look", words
     return words[1], words[2], list(zip(words[3::2], words[4::2], strict=True))
 

@@ -16,7 +16,7 @@ import pytest
 
 from reconciler.core.agent import Probe
 from reconciler.core.observed import Reached, parse_look
-from reconciler.runtimes.operations import look_call, look_definition
+from reconciler.runtimes.operations import glance_definition, look_call, look_definition
 from tests.runtimes.test_scripts import FLEET, SHELLS, Machine, launch, record
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
@@ -34,7 +34,7 @@ class Eye:
             ["sh"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=machine.env,
             cwd=machine.home, start_new_session=True,
         )  # fmt: skip
-        self._send(look_definition())
+        self._send(look_definition() + glance_definition())
 
     def _send(self, text: str) -> None:
         assert self.shell.stdin is not None
@@ -222,12 +222,20 @@ def _now(seen: Reached | str, whole: Reached | str) -> Reached:
     return replace(whole, now=seen.now)
 
 
+def _lives(pid: int) -> bool:
+    """Whether a process is there that is no zombie: one that is ending has no program, and lives."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] not in "ZX"
+    except OSError:
+        return False
+
+
 def test_an_agent_that_ends_is_seen_by_the_next_look(machine: Machine, eyes: Callable[[Machine], Eye]) -> None:
     pid = prepared(machine)
     eye = eyes(machine)
     eye.settle()
     os.kill(pid, signal.SIGKILL)
-    while os.path.exists(f"/proc/{pid}/exe"):
+    while _lives(pid):
         time.sleep(0.001)
     seen = eye.look()
     assert isinstance(seen, Reached)

@@ -6,7 +6,7 @@ tab='	'
 # js STRING: J becomes STRING as JSON. Forks only where something has to be escaped; control characters go.
 js() {
   case $1 in
-  *[\\\"]* | *[![:print:]]*) J=\"$(emit "$1" | tr -d '\000-\037\177' | sed 's/\\/\\\\/g; s/"/\\"/g')\" ;;
+  *[\\\"]* | *[[:cntrl:]]*) J=\"$(emit "$1" | tr -d '\000-\037\177' | sed 's/\\/\\\\/g; s/"/\\"/g')\" ;;
   *) J=\"$1\" ;;
   esac
 }
@@ -95,12 +95,18 @@ alive() {
 
 # login_path [COMMAND]: LOGIN_PATH becomes the PATH of the user's login shell, of the interactive one where
 # COMMAND is found only there (nvm and friends); between marks, since profiles print things.
+# Every shell can become `sh`, which reads PATH as we do; one that does so itself need not.
 login_path() {
   LOGIN_PATH=$PATH
+  l_shell=${RECONCILER_SHELL:-${SHELL:-/bin/sh}}
+  # shellcheck disable=SC2016
   for l_mode in -lc -ilc; do
-    # shellcheck disable=SC2016
-    l_out=$(bounded 10 "${RECONCILER_SHELL:-${SHELL:-/bin/sh}}" "$l_mode" \
-      'exec sh -c '\''printf "reconciler<%s>reconciler" "$PATH"'\''' 2>/dev/null)
+    l_say='printf "reconciler<%s>reconciler" "$PATH"'
+    case $l_mode:${l_shell##*/} in
+    -lc:sh | -lc:dash | -lc:bash) l_say="trap - 0; $l_say" ;;
+    *) l_say="exec sh -c '$l_say'" ;;
+    esac
+    l_out=$(bounded 10 "$l_shell" "$l_mode" "$l_say" 2>/dev/null)
     case $l_out in
     *'reconciler<'*'>reconciler'*)
       l_out=${l_out##*reconciler<}

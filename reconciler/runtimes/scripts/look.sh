@@ -3,9 +3,23 @@
 # glance.sh. Changes nothing but marks of its own below `looks/`.
 
 boot
-look_node=$(uname -n)
-look_system=$(uname -s)
-look_arch=$(uname -m)
+look_locale=${LC_ALL-}
+LC_ALL=C CDPATH=
+export LC_ALL
+line_end='
+'
+look_system= look_node= look_arch=
+if [ -r /proc/sys/kernel/arch ]; then # Linux since 6.1
+  read -r look_system </proc/sys/kernel/ostype
+  read -r look_node </proc/sys/kernel/hostname
+  read -r look_arch </proc/sys/kernel/arch
+fi
+if [ -z "$look_system" ] || [ -z "$look_node" ] || [ -z "$look_arch" ]; then
+  # shellcheck disable=SC2046
+  set -- $(uname -snm)
+  [ $# -eq 3 ] || set -- "$(uname -s)" "$(uname -n)" "$(uname -m)"
+  look_system=$1 look_node=$2 look_arch=$3
+fi
 look_user=$(id -un 2>/dev/null)
 look_machine=
 if [ -r /etc/machine-id ]; then
@@ -14,18 +28,40 @@ else
   look_machine=$(sysctl -n kern.uuid 2>/dev/null)
 fi
 [ -n "$look_machine" ] || look_machine=$look_node
-look_stat='%s %Y' look_stat_flag=-c
-stat -c %s / >/dev/null 2>&1 || look_stat='%z %m' look_stat_flag=-f
+look_stat=
 look_tmux=
 look_path_known=
+look_glances=
+look_host_kept=
+look_kept= # what is remembered of sessions may be repeated, as far as it still holds
+look_total=0
+look_epoch=
+UP=
 
+# look_out KIND NAME TEXT: one more line. Lines are printed many at once: each time costs whoever reads them.
 look_out() {
   look_count=$((look_count + 1))
-  printf '%s\t%s\t%s\n' "$1" "$2" "$3"
+  look_text=$look_text$1$tab$2$tab$3$line_end
+}
+
+# look_flush LEAST: print them when they are that long.
+look_flush() {
+  [ "${#look_text}" -lt "$1" ] || { emit "$look_text" && look_text=; }
 }
 
 look_host() {
-  look_now=$(date +%s)
+  # Asked anew at each look that repeats nothing; in between, the time since the boot goes on as the clock does.
+  if [ -n "$look_kept" ] && [ -n "$look_epoch" ]; then
+    look_now=$((look_epoch + UP))
+  else
+    look_now=$(date +%s)
+    look_epoch=
+    [ -z "$UP" ] || look_epoch=$((look_now - UP))
+  fi
+  if [ -n "$look_host_kept" ]; then
+    look_out host - "$look_about,\"now\":$look_now,\"fence\":$look_fence}"
+    return
+  fi
   js "$look_node"; h=$J
   js "$look_user"; h=$h,\"user\":$J
   js "$HOME"; h=$h,\"home\":$J
@@ -37,155 +73,62 @@ look_host() {
   js "${SHELL:-/bin/sh}"; h=$h,\"shell\":$J
   js "${LOGIN_PATH-}"; h=$h,\"path\":$J
   js "$look_tmux"; h=$h,\"tmux\":$J
-  f=0
-  [ -r "$look_state/fence" ] && read -r f <"$look_state/fence"
-  number "$f" || f=0
+  look_fence=0
+  [ -r "$look_state/fence" ] && read -r look_fence <"$look_state/fence"
+  number "$look_fence" || look_fence=0
   l_line=
   [ -r "$look_state/local" ] && IFS= read -r l_line <"$look_state/local"
   js "$l_line"; h=$h,\"local\":$J
-  look_out host - "{\"hostname\":$h,\"now\":$look_now,\"fence\":$f}"
+  look_about="{\"hostname\":$h"
+  look_out host - "$look_about,\"now\":$look_now,\"fence\":$look_fence}"
+}
+
+# look_bounded SECONDS COMMAND...: as `bounded`, in a subshell that ends with it, under the login's PATH and language.
+look_bounded() {
+  PATH=$LOGIN_PATH TMUX='' LC_ALL=$look_locale
+  export PATH TMUX LC_ALL
+  if command -v timeout >/dev/null 2>&1; then
+    look_bound=$1
+    shift
+    exec timeout -k 1 "$look_bound" "$@" </dev/null
+  fi
+  bounded "$@"
 }
 
 # look_ask: look_list becomes what the fleet's tmux server says of its panes, where it is there and nobody else asks it.
+# A server tells its version too, which spares asking the program.
 look_ask() {
-  look_list= look_answered=1
-  [ -z "$look_elsewhere" ] && [ -S "$look_state/tmux" ] && [ -n "$look_tmux" ] || return 0
-  look_list=$(PATH=$LOGIN_PATH TMUX='' bounded 5 tmux -S "$look_state/tmux" list-panes -a \
-    -F "#{session_name}$tab#{pane_pid}$tab#{pane_dead}$tab#{session_attached}$tab#{pane_title}" 2>&1)
-  look_answered=$?
+  look_list= look_answered=1 l_version=
+  if [ -z "$look_elsewhere" ] && [ -S "$look_state/tmux" ]; then
+    [ -n "$look_tmux" ] || l_version="#{version}$tab"
+    look_list=$(look_bounded 5 tmux -u -S "$look_state/tmux" list-panes -a \
+      -F "$l_version#{session_name}$tab#{pane_pid}$tab#{pane_dead}$tab#{session_attached}$tab#{pane_title}" 2>&1)
+    look_answered=$?
+    case $look_answered in 126 | 127) look_answered=1 look_list= ;; esac
+  fi
+  [ -z "$look_tmux" ] || return 0
+  if [ -n "$l_version" ] && [ "$look_answered" = 0 ]; then
+    case $look_list in [0-9n]*"$tab"*) look_tmux="tmux ${look_list%%"$tab"*}" && return 0 ;; esac
+  fi
+  look_tmux=$(look_bounded 5 tmux -V 2>/dev/null)
 }
 
+# look_panes: as tmux printed it, a line each; whoever reads it checks it.
 look_panes() {
   case $look_answered in
   0) ;;
   1) return 0 ;;
   *) look_out tmux - '{"error":"tmux did not answer"}'; return 0 ;;
   esac
-  look_panes_out pane
-}
-
-# look_panes_out KIND: the lines of look_list as what was seen of panes.
-look_panes_out() {
-  look_list=$(printf '%s\n' "$look_list" | tr -d '\000-\010\013-\037\177' | sed "s/[\\\\\"]//g
-    s/^\([a-z0-9_-]*\)$tab\([0-9]*\)$tab\([01]\)$tab\([0-9]*\)$tab\(.*\)\$/\1$tab{\"pid\":\2,\"dead\":\3,\"attached\":\4,\"title\":\"\5\"}/
-    t
-    d")
-  while IFS=$tab read -r p_name p_json; do
+  IFS=$line_end
+  set -f
+  for l in $look_list; do
+    [ -z "$l_version" ] || l=${l#*"$tab"}
     # What begins with an underscore is the hidden session that a control client lives in.
-    case $p_name in '' | _*) ;; *) look_out "$1" "$p_name" "$p_json" ;; esac
-  done <<PANES
-$look_list
-PANES
-}
-
-# look_adopted NAME FILE: the pane of a session that was adopted, in the user's own tmux server. Only while its agent
-# lives: what is in that pane then is the user's.
-look_adopted() {
-  { IFS=$tab read -r t_pane t_pid t_start t_boot t_socket <"$2"; } 2>/dev/null || return 0
-  [ -S "$t_socket" ] && [ -n "$look_tmux" ] && alive "$t_pid" "$t_start" "$t_boot" || return 0
-  look_list=$(PATH=$LOGIN_PATH TMUX='' bounded 5 tmux -S "$t_socket" display-message -p -t "$t_pane" \
-    "$1$tab#{pane_pid}$tab#{pane_dead}$tab#{session_attached}$tab#{pane_title}" 2>/dev/null) || return 0
-  case $look_list in "$1$tab$t_pid$tab"*) look_panes_out terminal ;; esac
-}
-
-# look_fill PLACEHOLDER VALUE TEXT: FILLED becomes TEXT with VALUE in that place. Of a pattern in quotes within quotes,
-# zsh takes the inner ones for part of it.
-look_fill() { FILLED=${3%%"$1"*}$2${3#*"$1"}; }
-
-# look_where DIRECTORY PATH: WHERE becomes the path of a probe, of the session in that directory whose agent is l_pid.
-look_where() {
-  WHERE=$2
-  case $WHERE in *'{session_id}'* | *'{session_id_8}'*)
-    l_id=
-    { read -r l_id <"$1/conversation"; } 2>/dev/null
-    case $l_id in '' | *[!A-Za-z0-9_.-]*) return 1 ;; esac
-    case $WHERE in
-    *'{session_id_8}'*)
-      l_rest=${l_id#????????}
-      look_fill '{session_id_8}' "${l_id%"$l_rest"}" "$WHERE"
-      ;;
-    *) look_fill '{session_id}' "$l_id" "$WHERE" ;;
-    esac
-    WHERE=$FILLED
-    ;;
-  esac
-  case $WHERE in *'{pid}'*) look_fill '{pid}' "${l_pid:-0}" "$WHERE" && WHERE=$FILLED ;; esac
-}
-
-# look_probe NAME KIND KEY PATH: what the agent wanted to know at each look.
-look_probe() {
-  look_where "$look_state/sessions/$1" "$4" || return 0
-  set -- "$1" "$2" "$3" "$WHERE"
-  js "$3"
-  k=$J
-  case $2 in
-  file | tail)
-    [ -f "$4" ] && [ -r "$4" ] || return 0
-    if [ "$2" = file ]; then d=$(head -c 4096 "$4" | base64 | tr -d '\n'); else d=$(tail -c 4096 "$4" | base64 | tr -d '\n'); fi
-    look_out fact "$1" "{\"key\":$k,\"data\":\"$d\"}"
-    ;;
-  store | names)
-    look_out "$2" "$1" "{\"key\":$k}"
-    l_n=0
-    IFS=
-    # shellcheck disable=SC2086
-    for f in $4; do
-      [ -f "$f" ] && [ ! -L "$f" ] || continue
-      l_n=$((l_n + 1))
-      [ "$l_n" -le 200 ] || break
-      if [ "$2" = names ]; then
-        js "${f##*/}"
-        look_out names "$1" "{\"key\":$k,\"base\":$J}"
-      else
-        s=$(stat "$look_stat_flag" "$look_stat" "$f" 2>/dev/null) || s="$(wc -c <"$f") 0"
-        js "$f"
-        look_out store "$1" "{\"key\":$k,\"path\":$J,\"size\":${s% *},\"mtime\":${s#* }}"
-      fi
-    done
-    unset IFS
-    ;;
-  esac
-}
-
-look_session() {
-  l_name=${1##*/}
-  l_pid=
-  case $l_name in *[!a-z0-9_-]* | '') js "$l_name"; look_out foreign - "$J"; return ;; esac
-  l_line=
-  if [ -r "$1/record.json" ]; then
-    IFS= read -r l_line <"$1/record.json"
-    look_out record "$l_name" "$l_line"
-  fi
-  l_inc=0
-  { read -r l_inc <"$1/incarnation"; } 2>/dev/null
-  number "$l_inc" || l_inc=0
-  look_out session "$l_name" "{\"incarnation\":$l_inc}"
-  for f in "$1"/process.*; do
-    { read -r q_pid q_start q_boot q_inc q_group q_parent q_pstart <"$f"; } 2>/dev/null && number "$q_pid" || continue
-    # Half a note proves nothing: without a boot id nobody can tell, as the guard says too.
-    number "$q_inc" || q_inc=0
-    number "$q_group" || q_group=0
-    alive "$q_pid" "$q_start" "$q_boot"
-    case $? in 0) a=true l_pid=$q_pid ;; 1) a=false && look_exit "$1/exit.$q_inc" ;; *) a=null ;; esac
-    js "$q_start"; s=$J
-    js "$q_boot"; b=$J
-    look_out process "$l_name" \
-      "{\"pid\":$q_pid,\"start\":$s,\"boot\":$b,\"incarnation\":$q_inc,\"group\":$q_group,\"alive\":$a}"
+    case $l in _*) ;; *) look_out panes - "$l" ;; esac
   done
-  for f in "$1"/exit.*; do
-    { IFS= read -r l_line <"$f"; } 2>/dev/null && case $f in *.tmp) ;; *) look_out exit "$l_name" "$l_line" ;; esac
-  done
-  [ -z "$l_pid" ] || [ ! -r "$1/terminal" ] || look_adopted "$l_name" "$1/terminal"
-  if [ -s "$1/events" ]; then
-    l_line=$(tail -c 4096 "$1/events" | tail -n 1)
-    look_out event "$l_name" "$l_line"
-  fi
-  lock_holder "$look_state/locks/session-$l_name" && look_out lock "$l_name" '{"held":true}'
-  if [ -r "$1/probe" ]; then
-    while IFS=$tab read -r q_kind q_key q_path; do
-      look_probe "$l_name" "$q_kind" "$q_key" "$q_path"
-    done <"$1/probe"
-  fi
+  set +f
+  unset IFS
 }
 
 # look_forgotten DIRECTORY: the conversation of a session that was let go of, as long as its agent may live.
@@ -202,14 +145,11 @@ look_forgotten() {
   done
 }
 
-# look_exit FILE: an agent has ended, and its wrapper (q_parent) notes how, within milliseconds. Whoever looked in
-# between would take a task that has just been completed for one that is lost.
-look_exit() {
-  l_n=0
-  while [ ! -e "$1" ] && [ "$l_n" -lt 10 ] && alive "$q_parent" "$q_pstart" "$q_boot"; do
-    sleep 0.1 2>/dev/null || sleep 1
-    l_n=$((l_n + 1))
-  done
+# look_login [COMMAND]: `login_path`, in the login's own language.
+look_login() {
+  LC_ALL=$look_locale
+  login_path "$@"
+  LC_ALL=C
 }
 
 # look_file COMMAND: FOUND becomes its file on LOGIN_PATH. `command -v` would name a builtin of this shell instead.
@@ -222,27 +162,48 @@ look_file() {
     return
     ;;
   esac
-  l_ifs=$IFS
   IFS=:
   # shellcheck disable=SC2086
   for f in $LOGIN_PATH; do
     [ -f "${f:-.}/$1" ] && [ -x "${f:-.}/$1" ] && FOUND=${f:-.}/$1 && break
   done
-  IFS=$l_ifs
+  unset IFS
   case $FOUND in /*) ;; *) FOUND= ;; esac
 }
 
-# lock_holder LOCK: 0 when a live process (or one that cannot be proven dead) holds it. See guard.sh.
-lock_holder() {
-  l_top=0
-  for f in "$1".*; do
-    number "${f##*.}" && [ "${f##*.}" -gt "$l_top" ] && l_top=${f##*.}
+# look_locks: look_wanted becomes the locks that count: of each session the one with the highest number. See guard.sh.
+look_locks() {
+  look_wanted= look_busy= l_lock= l_top=0
+  for f in "$look_state"/locks/session-* :; do
+    case ${f##*/} in *.*.* | *.*[!0-9]* | *.) continue ;; session-*.*) ;; :) ;; *) continue ;; esac
+    if [ "${f%.*}" != "$l_lock" ]; then
+      [ "$l_top" -eq 0 ] || look_wanted=$look_wanted$line_end$l_lock.$l_top
+      l_lock=${f%.*} l_top=0
+    fi
+    [ "$f" = : ] || [ "${f##*.}" -le "$l_top" ] || l_top=${f##*.}
   done
-  [ "$l_top" -gt 0 ] || return 1
-  { read -r k_pid k_start k_boot <"$1.$l_top"; } 2>/dev/null || return 1
-  [ "$k_pid" = free ] && return 1
-  alive "$k_pid" "$k_start" "$k_boot"
-  [ $? -ne 1 ]
+}
+
+# look_holders: look_held becomes the names of the sessions that an operation is at work on, of the locks look_busy: those
+# which a live process holds, or one that cannot be proven dead.
+look_holders() {
+  look_held=' '
+  for f in $look_busy; do
+    k_pid= k_start= k_boot=
+    read -r k_pid k_start k_boot <"$f" || continue
+    [ "$k_pid" = free ] && continue
+    alive "$k_pid" "$k_start" "$k_boot"
+    [ $? -eq 1 ] || { f=${f##*/session-} && look_held="$look_held${f%.*} "; }
+  done
+}
+
+# look_real DIRECTORY: FOUND becomes its path without links.
+look_real() {
+  FOUND= l_here=$PWD
+  if cd -P -- "$1" 2>/dev/null; then
+    FOUND=$PWD
+    cd -- "$l_here" || cd /
+  fi
 }
 
 # look_check KIND VALUE: is a command on the login PATH, is a directory there, which version is it.
@@ -253,7 +214,7 @@ look_check() {
   case $1 in
   command)
     look_file "$EXPANDED"
-    [ -n "$FOUND" ] || { login_path "$EXPANDED" && look_file "$EXPANDED"; }
+    [ -n "$FOUND" ] || { look_login "$EXPANDED" && look_file "$EXPANDED"; }
     js "$FOUND"
     ;;
   digest)
@@ -275,8 +236,8 @@ look_check() {
     js "$f"
     ;;
   directory)
-    f=$(cd -- "$EXPANDED" 2>/dev/null && pwd -P)
-    js "$f"
+    look_real "$EXPANDED"
+    js "$FOUND"
     ;;
   after) case $look_awaited in *" ${2%% *} "*) js y ;; *) js '' ;; esac ;;
   esac
@@ -305,11 +266,67 @@ look_await() {
   [ "$l_settle" -eq 0 ] || sleep "0.$l_settle" 2>/dev/null || sleep 1
 }
 
+# look_beside: what else is where sessions are.
+look_beside() {
+  IFS=$line_end
+  set -f
+  for f in $look_links; do
+    js "${f##*/}"
+    c=$J
+    js "$(readlink "$f")"
+    look_out check link "{\"value\":$c,\"found\":$J}"
+  done
+  for f in $look_foreign; do js "$f" && look_out foreign - "$J"; done
+  set +f
+  unset IFS
+  for d in "$look_state"/forgotten/*; do
+    [ ! -d "$d" ] || look_forgotten "$d"
+  done
+}
+
+# look_whole [KIND VALUE]...: everything. What is remembered of sessions (look_kept) and of all else (look_host_kept) is
+# told again.
+look_whole() {
+  if [ -n "$look_host_kept" ]; then
+    look_wanted= look_busy=
+  else
+    look_locks
+    look_walk
+  fi
+  look_read_all
+  look_sizes= look_sized=
+  for l_i in $look_stale; do look_session "$l_i"; done
+  look_size
+  if [ -z "$look_host_kept" ]; then
+    look_count=0 look_text=
+    look_beside
+    while [ $# -ge 2 ]; do
+      look_check "$1" "$2"
+      shift 2
+    done
+    look_rest=$look_text look_rest_count=$look_count
+  fi
+  look_count=0 look_text=
+  look_host
+  look_count=$((look_count + look_rest_count)) look_text=$look_text$look_rest
+  look_panes
+  l_i=0
+  while [ "$l_i" -lt "$look_total" ]; do
+    l_i=$((l_i + 1))
+    eval "look_text=\$look_text\$look_text_$l_i look_count=\$((look_count + look_count_$l_i)) l_name=\${look_dir_$l_i##*/}"
+    case $look_held in *" $l_name "*) look_out lock "$l_name" '{"held":true}' ;; esac
+    look_flush 16000
+  done
+  look_text=${look_text}end$tab$look_nonce$tab$look_count$line_end
+  look_flush 0
+}
+
 # reconciler_look FLEET NONCE [KIND VALUE]...
 # `panes elsewhere`: somebody else asks tmux. `since NONCE`: that answer may be repeated, see glance.sh.
 reconciler_look() {
-  if [ -z "$look_path_known" ]; then login_path && look_path_known=y; fi
-  if [ -z "$look_tmux" ]; then look_tmux=$(PATH=$LOGIN_PATH bounded 5 tmux -V 2>/dev/null); fi
+  if [ -z "$look_path_known" ]; then
+    look_login && look_path_known=y
+  fi
   look_state=${XDG_STATE_HOME:-$HOME/.local/state}/reconciler/$1
   look_nonce=$2
   look_since= look_elsewhere=
@@ -323,36 +340,25 @@ reconciler_look() {
     esac
     shift 2
   done
+  # What is asked once is nothing to repeat, and nothing to forget what is remembered for.
+  look_once=
   case " $* " in
-  *' after '*) look_once=y && look_await "$@" && look_ask ;;
-  *' digest '* | *' version '*) look_once=y && look_ask ;; # asked once: nothing to repeat, nothing to forget
-  *) look_once= && look_glance "$look_fleet" "$@" && return ;;
+  *' after '*) look_once=y && look_await "$@" ;;
+  *' digest '* | *' version '*) look_once=y ;;
   esac
-  (
-    LC_ALL=C
-    export LC_ALL
-    look_count=0
-    look_host
-    look_panes
-    for d in "$look_state"/sessions/*; do
-      if [ -L "$d" ]; then
-        js "${d##*/}"
-        c=$J
-        js "$(readlink "$d")"
-        look_out check link "{\"value\":$c,\"found\":$J}"
-      elif [ -d "$d" ] && { [ -e "$d/incarnation" ] || [ -e "$d/record.json" ] || [ ! -d "$d/turns" ]; }; then
-        # Where a group chat asked somebody who is no session here there are turns alone.
-        look_session "$d"
-      fi
-    done
-    for d in "$look_state"/forgotten/*; do
-      [ ! -d "$d" ] || look_forgotten "$d"
-    done
-    while [ $# -ge 2 ]; do
-      look_check "$1" "$2"
-      shift 2
-    done
-    printf 'end\t%s\t%s\n' "$look_nonce" "$look_count"
-  ) </dev/null
-  [ -n "$look_once" ] || look_mark
+  if [ -n "$look_once" ] || [ -z "$look_glances" ]; then
+    look_ask
+  else
+    look_glance "$look_fleet" "$@" 2>/dev/null && return
+  fi
+  if [ -n "$look_once" ]; then
+    # In a subshell, since what it reads of sessions is to be forgotten.
+    # shellcheck disable=SC2030
+    (look_kept= look_host_kept= look_stale= look_lives=' ' && look_whole "$@") </dev/null 2>/dev/null
+  else
+    # shellcheck disable=SC2031
+    [ -n "$look_kept" ] || look_host_kept= look_stale= look_lives=' '
+    look_whole "$@" </dev/null 2>/dev/null
+    [ -z "$look_glances" ] || look_mark
+  fi
 }

@@ -1,5 +1,8 @@
 # Agents that run on this host, whoever started them. Changes nothing. Comes after common.sh and look.sh.
 
+# look_out KIND NAME TEXT: at once, since it is called in pipes.
+look_out() { printf '%s\t%s\t%s\n' "$1" "$2" "$3"; }
+
 # strays NONCE: what sessions of any fleet own (`owned PID FLEET/sessions/NAME`), all processes, all panes of tmux
 # servers of this user; between a first and a last line with the nonce.
 strays() {
@@ -82,7 +85,9 @@ stray() {
     home=$HOME workdir=$CWD dir=/nonexistent
     "$s_probes"
   ) | while IFS=$tab read -r q_kind q_key q_path; do
-    l_pid=$s_pid
-    look_probe "p$s_pid" "$q_kind" "$q_key" "$q_path"
+    l_pid=$s_pid l_id= look_at= l_newer= l_sizes= look_sizes= look_sized=
+    look_where "$q_path" || continue
+    look_probe "p$s_pid" "$q_kind" "$q_key" "$WHERE"
+    look_size
   done
 }
