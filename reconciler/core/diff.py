@@ -442,8 +442,10 @@ def seen_again(desired: Desired, entry: Entry, host: Reached) -> Entry | None:
         return None
     if entry.kind == "unknown" or entry.reason in ("twice", "renamed", "suspended") or seen.called or entry.origin:
         return None
-    if not entry.host == session.host == host.name or seen.state in ("unknown", "broken"):
+    if not entry.host == session.host == host.name or seen.state in ("unknown", "broken", "starting"):
         return None
+    if seen.state == before.state != "running":
+        return None  # whether it waits for something is decided, not seen
     return _present(desired, entry.name, session, seen, host)
 
 
