@@ -7,7 +7,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from reconciler.core.agent import Agent
@@ -272,6 +272,15 @@ stories = st.lists(st.lists(changes, min_size=1, max_size=3), max_size=8)
 
 @settings(max_examples=60, deadline=None)
 @given(stories)
+@example([[("see", "a", "api", "lost"), ("silent", "c", "refused")], [("last", "api", "c")], [("last", "api", "")]])
+@example([[("see", "a", "api", "lost"), ("last", "api", "c")], [("silent", "c", "refused")], [("back", "c")]])
+@example(
+    [[("see", "a", "api", "nothing"), ("say", "a", 4), ("see", "a", "other", "runs")], [("see", "a", "other", "lost")]]
+)
+@example([[("see", "c", "new", "nothing"), ("see", "c", "old", "runs")], [("see", "c", "old", "nothing")]])
+@example([[("see", "b", "api", "moved")], [("later", "b", 30)], [("see", "b", "api", "lost")], [("say", "b", 0)]])
+@example([[("see", "a", "api", "spent")], [("later", "a", 4000)], [("restart", "session.api")], [("taken", "api")]])
+@example([[("see", "a", "api", "lost"), ("archive", "api", 9000)], [("relation", "api", "diverged")], [("window",)]])
 def test_with_what_is_known_a_pass_gives_what_it_gives_without(story: list[list[tuple[Any, ...]]]) -> None:
     world, remembers, forgets = _starting(), Publisher(Known()), Publisher(None)
     for step in [[("nothing",)], *story]:
