@@ -336,7 +336,7 @@ def parse_strays(host: str, nonce: str, answer: bytes) -> dict[int, tuple[Proces
     if not lines or lines[-1] != f"end\t{nonce}":
         raise _bad(host, "what it told of its processes was cut short", "look-truncated")
     raws: dict[str, _Raw] = {}
-    for line in _lines(host, nonce, answer):
+    for line in lines[:-1]:
         kind, _, rest = line.partition("\t")
         name, _, text = rest.partition("\t")
         _take(raws.setdefault(name, _Raw()), kind, text)

@@ -242,3 +242,25 @@ look_stored() {
   set +f
   IFS=
 }
+
+# look_await [KIND VALUE]...: until the operations have answered that `after` names (`NONCE TENTHS`), for 1.5 s at most;
+# then, if they did what they were to do, so many tenths of a second more. look_awaited becomes those.
+look_await() {
+  l_left=30 l_settle=0 look_awaited=' '
+  while [ $# -ge 2 ]; do
+    l_sign=$look_state/looks/${2%% *}
+    if [ "$1" = after ]; then
+      while [ ! -e "$l_sign.ok" ] && [ ! -e "$l_sign.no" ] && [ "$l_left" -gt 0 ]; do
+        sleep 0.05 2>/dev/null || { sleep 1 && l_left=$((l_left - 19)); }
+        l_left=$((l_left - 1))
+      done
+      if [ -e "$l_sign.ok" ]; then
+        look_awaited="$look_awaited${2%% *} "
+        [ "${2##* }" -le "$l_settle" ] || l_settle=${2##* }
+      fi
+      rm -f "$l_sign.ok" "$l_sign.no"
+    fi
+    shift 2
+  done
+  [ "$l_settle" -eq 0 ] || sleep "0.$l_settle" 2>/dev/null || sleep 1
+}
