@@ -1,8 +1,6 @@
 # reconciler: what the look, the guard and the launch have in common.
 # POSIX sh and coreutils only; works as dash, bash, zsh, ksh and busybox ash, on Linux and macOS.
 
-tab='	'
-
 # js STRING: J becomes STRING as JSON. Forks only where something has to be escaped; control characters go.
 js() {
   case $1 in
@@ -10,6 +8,8 @@ js() {
   *) J=\"$1\" ;;
   esac
 }
+
+tab='	'
 
 # emit STRING: print it as it is, by a builtin: as arguments of a program, secrets would show in `ps`, and long texts
 # would not fit. mksh has no builtin `printf`.
