@@ -155,6 +155,8 @@ class Writes:
 
     def __init__(self, conn: asyncssh.SSHClientConnection) -> None:
         self._conn, self._held = conn, bytearray()
+        self._send = conn._send  # whoever holds something back already goes first
+        self._before = vars(conn).get("_send")
         vars(conn)["_send"] = self._hold
 
     def _hold(self, data: bytes) -> None:
@@ -167,12 +169,14 @@ class Writes:
         """Write it."""
         if self._held:
             data, self._held = bytes(self._held), bytearray()
-            asyncssh.SSHClientConnection._send(self._conn, data)
+            self._send(data)
 
     def end(self) -> None:
         """Write it, and from now on each packet by itself."""
         if vars(self._conn).get("_send") == self._hold:
             del vars(self._conn)["_send"]
+            if self._before is not None:
+                vars(self._conn)["_send"] = self._before
         self.flush()
 
 
