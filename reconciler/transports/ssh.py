@@ -72,17 +72,20 @@ class SshTransport(RemoteFiles):
 
     async def _start_first(self, new: Callable[[], _S], command: str, **pty: Any) -> _S:
         again, self._again = self._again, None
-        try:
-            return await _asyncssh.start(self.name, self._connection, new, command, guess=again is not None, **pty)
-        except _asyncssh.GuessedWrongError:
-            assert again is not None
-            lost, self._way = self._way, []
-            await _asyncssh.close(lost)
-            self._way = await again()
-            self._connection = self._way[-1]
-            if self._closed:
-                await self.close()
-            return await _asyncssh.start(self.name, self._connection, new, command, **pty)
+        if self._way:
+            try:
+                return await _asyncssh.start(self.name, self._connection, new, command, guess=again is not None, **pty)
+            except _asyncssh.GuessedWrongError:
+                lost, self._way = self._way, []
+                self._again = again  # until there is another connection: who waits for it may be cut off
+                await _asyncssh.close(lost)
+        assert again is not None
+        self._again = again
+        self._way = await again()
+        self._again, self._connection = None, self._way[-1]
+        if self._closed:
+            await self.close()
+        return await _asyncssh.start(self.name, self._connection, new, command, **pty)
 
     async def run(
         self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 30.0, limit: int = 16_000_000

@@ -198,25 +198,52 @@ async def test_a_host_that_opens_no_session_says_so_each_time(desk: Desk, fleet:
             await transport.close()
 
 
+async def bare(fleet: Fleet, host: Host) -> asyncssh.SSHClientConnection:
+    return await asyncssh.connect(
+        host.address, host.port, username=host.user, client_keys=[str(fleet.key)], known_hosts=None, config=None,
+        encoding=None,
+    )  # fmt: skip
+
+
+async def shifted(fleet: Fleet, host: Host) -> tuple[asyncssh.SSHClientConnection, asyncssh.SSHClientChannel[bytes]]:
+    """A connection of which somebody else has the first channel: to a server whose numbers do not begin at nought."""
+    connection = await bare(fleet, host)
+    held, _ = await connection.create_session(lambda: asyncssh.SSHClientSession(), "cat")
+    vars(connection)["_next_recv_chan"] = 0
+    vars(connection)["_channels"] = {}
+    return connection, held
+
+
+async def test_whoever_waits_for_a_second_connection_may_be_cut_off(fleet: Fleet, host: Host) -> None:
+    asked = 0
+
+    async def again() -> list[asyncssh.SSHClientConnection]:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            await asyncio.sleep(60.0)
+        return [await bare(fleet, host)]
+
+    first, held = await shifted(fleet, host)
+    transport = SshTransport("gpu", [first], again)
+    with pytest.raises(HostError) as caught:
+        await transport.run(("echo", "lost"), timeout=1.0)
+    assert caught.value.code == "timed-out"
+    assert (await transport.run(("echo", "found"))).out == b"found\n"
+    assert asked == 2
+    held.abort()
+    await transport.close()
+
+
 async def test_a_guess_that_fails_loses_no_program(fleet: Fleet, host: Host) -> None:
-    """Somebody else has the first channel: a server whose numbers do not begin where we think."""
     ways: list[asyncssh.SSHClientConnection] = []
 
     async def again() -> list[asyncssh.SSHClientConnection]:
-        ways.append(await asyncssh_way())
+        ways.append(await bare(fleet, host))
         return [ways[-1]]
 
-    async def asyncssh_way() -> asyncssh.SSHClientConnection:
-        return await asyncssh.connect(
-            host.address, host.port, username=host.user, client_keys=[str(fleet.key)], known_hosts=None, config=None,
-            encoding=None,
-        )  # fmt: skip
-
-    shifted = await asyncssh_way()
-    held, _ = await shifted.create_session(lambda: asyncssh.SSHClientSession(), "cat")
-    vars(shifted)["_next_recv_chan"] = 0
-    vars(shifted)["_channels"] = {}
-    transport = SshTransport("gpu", [shifted], again)
+    first, held = await shifted(fleet, host)
+    transport = SshTransport("gpu", [first], again)
     done = await asyncio.gather(*(transport.run(("echo", str(number))) for number in range(3)))
     assert [one.out for one in done] == [b"0\n", b"1\n", b"2\n"]
     assert len(ways) == 1
