@@ -113,7 +113,8 @@ class Looker:
         last = self._last if self._last is not None and self._last.question == question else None
         due = last is None or last.due(time.monotonic())
         # Where a look waits for an operation, the control client would answer long before it.
-        panes = await self._listening() if not any(kind == "after" for kind, _ in checks) else None
+        waits = any(kind == "after" for kind, _ in checks)
+        panes = await self._listening() if not waits else None
         if panes is not None and panes.ended:
             # All is asked at once: what is different now would have to be asked of the shell in any case.
             panes.ended, due = False, True
@@ -123,7 +124,8 @@ class Looker:
         asked = await panes.ask() if panes is not None else None
         # At first and now and then the shell asks tmux too: then it shows whether the client tells the truth.
         own = panes is None or last is None or last.panes is None or due
-        answer = await self._ask(transport, look_call(fleet, nonce, question[1], since, panes=own), nonce)
+        call = look_call(fleet, nonce, question[1], since, panes=own)
+        answer = await self._ask(transport, call, nonce, waits=waits)
         listed = await self._told(asked) if asked is not None else None
         agreed = listed is not None and not (own and not _agree(answer, listed))
         if panes is not None and listed is not None and not agreed and not self._doubted:
@@ -260,17 +262,17 @@ class Looker:
 
     # -- the shell ---------------------------------------------------------------------------------------------------
 
-    async def _ask(self, transport: Transport, call: str, nonce: str) -> bytes:
-        shell = self._shell  # whoever loses the connection meanwhile takes it away
+    async def _ask(self, transport: Transport, call: str, nonce: str, *, waits: bool) -> bytes:
+        shell, text = self._shell, ""  # whoever loses the connection meanwhile takes it away
         if shell is None:
             shell = self._shell = await transport.open(("sh",))
-            call = look_definition() + call
-            self._again = False
-        elif not self._again:  # whoever looks once needs no more, and what opens a connection should be short
-            call = glance_definition() + call
+            text, self._again = look_definition(), False
+        # Whoever looks once needs no more, and what opens a connection should be short.
+        if not self._again and (not text or waits):
+            text += glance_definition()
             self._again = True
         begun = time.monotonic()
-        await shell.write(call.encode())
+        await shell.write((text + call).encode())
         ends = (f"end\t{nonce}\t".encode(), f"same\t{nonce}\t".encode())
         answer = bytearray()
         while True:

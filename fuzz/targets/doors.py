@@ -65,6 +65,9 @@ class _Quiet:
     last = None
     beat = 0.0
 
+    def statuses_now(self) -> tuple[()]:
+        return ()
+
     def looked(self) -> dict[str, float]:
         return {}
 

@@ -44,8 +44,7 @@ def test_an_agent_that_ends_is_back_long_before_the_next_look_was_due(fleet: Fle
         site.kill(pid)
         until("it was resumed", lambda: [p for p in lives(site, "api") if p != pid], 30)
         until("and is listened to", lambda: _sessions(site) == ["_ctl:1", "api:0"])
-        found = program.status()["session.api"]
-        assert found["phase"] in ("running", "idle", "busy")
+        until("and that is said", lambda: program.status()["session.api"]["phase"] in ("running", "idle", "busy"))
         assert program.run("orphans").stdout.count("_ctl") == 0
         assert run.end() == 0
     until("nothing of it is left", lambda: _sessions(site) == ["api:0"])

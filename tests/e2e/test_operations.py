@@ -144,7 +144,8 @@ async def line(fleet: Fleet, request: pytest.FixtureRequest) -> AsyncIterator[Li
         connection = Connection(host.name, HostSpec(), connect)
         made = Line(host, wire, connection)
         try:
-            await connection.look(FLEET)
+            for _ in range(2):  # the second one brings how to look again
+                await connection.look(FLEET)
             await made.lease()
             yield made
         finally:
