@@ -45,7 +45,7 @@ def start_of(pid: int) -> str:
 def wrapper() -> str:
     """A launch that has its agent already: what it does from the end of that on is what the program's own does."""
     launch, run = text("launch"), text("run")
-    functions = launch[launch.index("# ours:") : launch.index("# The wrapper outlives")]
+    functions = launch[launch.index("ours() {") : launch.index("trap : TERM INT HUP")]
     begin = "dir=$1 incarnation=$2 end=$3\ntrap : TERM INT HUP\nsleep 36000\n"
     return text("common") + functions + begin + run[run.index("over $?") :]
 
